@@ -1,0 +1,1 @@
+"""The log that records come from and go to: embedded, or Kafka."""

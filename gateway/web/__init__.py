@@ -1,0 +1,1 @@
+"""Bytes in and out: one port for WebSocket and HTTP."""
