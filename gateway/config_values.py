@@ -1,0 +1,337 @@
+"""Kinds of configuration values: what a key may hold, how it is read, and how it is written in a file.
+
+A kind takes what the YAML file or the environment gave and returns the value that the program works with (durations as
+float seconds, sizes as int bytes). It raises :class:`InvalidValueError`, whose text says what is right where that is
+more than ``allowed`` says. Reading is strict: ``true`` is no number, and neither is ``"10"`` in a file; the environment
+has only text, so there text is read.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+import attrs
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+KEY = "gateway.config.key"  # attrs metadata: the Key of a field
+SECTION = "gateway.config.section"  # attrs metadata: the class of a field that is a section
+
+_WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
+_SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)?")
+_DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,6})?)s)?(?:([0-9]{1,9})ms)?")
+_UNITS = {None: 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class InvalidValueError(ValueError):
+    """The value is not one of its kind; the text, where there is one, says what would be. ``index`` and ``found`` name
+    the element of a list that is wrong."""
+
+    def __init__(self, right: str = "", index: int | None = None, found: object = None) -> None:
+        super().__init__(right)
+        self.index = index
+        self.found = found
+
+
+class EnvText(str):
+    """Text from the environment, which has no other type."""
+
+    __slots__ = ()
+
+
+@attrs.frozen
+class Odd:
+    """A YAML scalar that YAML versions read differently (``010``, ``1:30``, a date): no kind takes it unquoted."""
+
+    text: str
+
+
+class Kind(Protocol[T_co]):
+    """What one key may hold."""
+
+    @property
+    def allowed(self) -> str:
+        """Says so in words that follow "allowed: "."""
+
+    def read(self, value: object) -> T_co:
+        """The value, or InvalidValueError."""
+
+    def show(self, value: Any) -> str:
+        """The value as it is written in a YAML file."""
+
+
+@attrs.frozen
+class Text:
+    """Text, perhaps of a pattern."""
+
+    allowed: str = "text"
+    pattern: str = r"[^\x00-\x1f\x7f]{1,4096}"
+
+    def read(self, value: object) -> str:
+        """The text itself; blanks around it count."""
+        if isinstance(value, bool | int | float | Odd):
+            raise InvalidValueError(f"{self.allowed}, in quotes where it looks like something else")
+        if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
+            raise InvalidValueError
+        return str(value)
+
+    def show(self, value: str) -> str:
+        """Quoted where YAML would take it for something else."""
+        return value if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", value) else f'"{value}"'
+
+
+@attrs.frozen
+class Flag:
+    """true or false."""
+
+    allowed: str = "true or false"
+
+    def read(self, value: object) -> bool:
+        """Only the two words; ``yes`` and ``on`` are true in a YAML file as well."""
+        if isinstance(value, EnvText) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if not isinstance(value, bool):
+            raise InvalidValueError
+        return value
+
+    def show(self, value: bool) -> str:
+        """The word."""
+        return "true" if value else "false"
+
+
+@attrs.frozen
+class Whole:
+    """A whole number within bounds."""
+
+    low: int
+    high: int
+
+    @property
+    def allowed(self) -> str:
+        """The bounds."""
+        return f"a whole number from {self.low} to {self.high}"
+
+    def read(self, value: object) -> int:
+        """Decimal digits only."""
+        if isinstance(value, EnvText) and _WHOLE.fullmatch(value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not self.low <= value <= self.high:
+            raise InvalidValueError
+        return value
+
+    def show(self, value: int) -> str:
+        """Decimal digits."""
+        return str(value)
+
+
+@attrs.frozen
+class Size:
+    """A number of bytes within bounds."""
+
+    low: int
+    high: int
+
+    @property
+    def allowed(self) -> str:
+        """The bounds."""
+        return f"a size from {self.show(self.low)} to {self.show(self.high)}, as 64KiB, 1MiB, 1GiB or plain bytes"
+
+    def read(self, value: object) -> int:
+        """Bytes."""
+        if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
+            if match[2] is None and not isinstance(value, EnvText):
+                raise InvalidValueError  # "10" in quotes is no number
+            value = int(match[1]) * _UNITS[match[2]]
+        if isinstance(value, bool) or not isinstance(value, int) or not self.low <= value <= self.high:
+            raise InvalidValueError
+        return value
+
+    def show(self, value: int) -> str:
+        """The largest unit that divides it."""
+        for unit in ("GiB", "MiB", "KiB"):
+            if value and value % _UNITS[unit] == 0:
+                return f"{value // _UNITS[unit]}{unit}"
+        return str(value)
+
+
+@attrs.frozen
+class Duration:
+    """A time span within bounds, in seconds; ``zero`` says what 0 means where it is allowed beside them."""
+
+    low: float
+    high: float
+    zero: str | None = None
+
+    @property
+    def allowed(self) -> str:
+        """The bounds."""
+        zero = f", or 0 ({self.zero})" if self.zero else ""
+        return f"a duration from {self.show(self.low)} to {self.show(self.high)}{zero}, as 500ms, 10s, 1m30s, 24h"
+
+    def read(self, value: object) -> float:
+        """Seconds."""
+        if (type(value) is int or isinstance(value, EnvText)) and str(value) == "0":
+            value = "0s"
+        if type(value) is int or type(value) is float or (isinstance(value, EnvText) and _WHOLE.fullmatch(value)):
+            raise InvalidValueError(f"a unit is missing; {self.allowed}")
+        match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
+        if match is None:
+            raise InvalidValueError
+        hours, minutes, seconds, millis = (float(part or 0) for part in match.groups())
+        total = round(hours * 3600 + minutes * 60 + seconds + millis / 1000, 6)
+        if not (self.low <= total <= self.high or (total == 0 and self.zero)):
+            raise InvalidValueError
+        return total
+
+    def show(self, value: float) -> str:
+        """As an operator would write it: 1m30s."""
+        if value and value < 1:
+            return f"{value * 1000:g}ms"
+        whole, rest = divmod(int(value), 60)
+        hours, minutes = divmod(whole, 60)
+        parts = [(hours, "h"), (minutes, "m"), (rest, "s")]
+        return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
+
+
+@attrs.frozen
+class Choice(Generic[T]):
+    """One of some words, or of an Enum whose values are words."""
+
+    options: tuple[T, ...]
+
+    @property
+    def allowed(self) -> str:
+        """The words."""
+        words = [self.show(option) for option in self.options]
+        return f"{', '.join(words[:-1])} or {words[-1]}"
+
+    def read(self, value: object) -> T:
+        """Exactly one of them, in its own case."""
+        for option in self.options:
+            if isinstance(value, str) and value == self.show(option):
+                return option
+        raise InvalidValueError
+
+    def show(self, value: T) -> str:
+        """The word."""
+        return str(value.value if isinstance(value, enum.Enum) else value)
+
+
+@attrs.frozen
+class Parsed(Generic[T]):
+    """Text that a function turns into a value; it raises InvalidValueError."""
+
+    allowed: str
+    parse: Callable[[str], T]
+
+    def read(self, value: object) -> T:
+        """What the function makes of it."""
+        return self.parse(Text(self.allowed).read(value))
+
+    def show(self, value: T) -> str:
+        """As a file would have it."""
+        return Text().show(str(value))
+
+
+@attrs.frozen
+class Maybe(Generic[T]):
+    """A kind, or nothing."""
+
+    kind: Kind[T]
+
+    @property
+    def allowed(self) -> str:
+        """As the kind says."""
+        return self.kind.allowed
+
+    def read(self, value: object) -> T | None:
+        """None where the file has the key without a value."""
+        return None if value is None else self.kind.read(value)
+
+    def show(self, value: T | None) -> str:
+        """Nothing for None."""
+        return "" if value is None else self.kind.show(value)
+
+
+@attrs.frozen
+class Many(Generic[T]):
+    """A list, or text with commas; each value once. ``least`` is the shortest that makes sense where one is given."""
+
+    kind: Kind[T]
+    least: int = 0
+    most: int = 1000
+
+    @property
+    def allowed(self) -> str:
+        """The elements."""
+        return f"a list (or text with commas), each {self.kind.allowed}"
+
+    def read(self, value: object) -> tuple[T, ...]:
+        """The elements, in order."""
+        if isinstance(value, str):
+            value = [type(value)(part.strip()) for part in value.split(",")] if value.strip() else []
+        if not isinstance(value, list):
+            raise InvalidValueError
+        if not self.least <= len(value) <= self.most:
+            raise InvalidValueError(f"from {self.least} to {self.most} elements")
+        found: list[T] = []
+        for index, element in enumerate(value):
+            try:
+                found.append(self.kind.read(element))
+            except InvalidValueError as wrong:
+                raise InvalidValueError(str(wrong) or self.kind.allowed, index, element) from None
+            if found[-1] in found[:-1]:
+                raise InvalidValueError("each element once", index, element)
+        return tuple(found)
+
+    def show(self, value: tuple[T, ...]) -> str:
+        """In brackets."""
+        return f"[{', '.join(self.kind.show(element) for element in value)}]"
+
+
+@attrs.frozen
+class Items(Generic[T]):
+    """A list of objects, each a section of its own; text stands for an object that has only a ``name``."""
+
+    cls: type[T]
+    allowed: str
+
+    def read(self, value: object) -> tuple[T, ...]:
+        """The loader makes the objects: it knows the keys inside."""
+        raise InvalidValueError
+
+    def show(self, value: tuple[T, ...]) -> str:
+        """Only the empty list is ever a default."""
+        return "[]"
+
+
+@attrs.frozen
+class Key:
+    """One declared key. ``path`` is relative to its section; ``like`` is the key whose value is the default here."""
+
+    kind: Kind[Any]
+    default: Any
+    doc: str
+    path: str | None = None
+    secret: bool = False
+    like: str | None = None
+
+
+def key(
+    kind: Kind[T], default: T, doc: str, *, path: str | None = None, secret: bool = False, like: str | None = None
+) -> T:
+    """Declare a key as a field of a section; a secret one stays out of ``repr``."""
+    declared = Key(kind, default, doc, path, secret, like)
+    return attrs.field(default=default, repr=not secret, metadata={KEY: declared})
+
+
+def section(cls: type[T]) -> T:
+    """Declare a section within a section."""
+    return attrs.field(factory=cls, metadata={SECTION: cls})
