@@ -119,11 +119,21 @@ class Cursor:
 
 @attrs.frozen
 class Grants:
-    """Names, perhaps with ``*``, that a token allows. ``defaulted``: from the configuration, the claim being absent;
-    a ``*`` of these never reaches a keyed topic."""
+    """Names, perhaps with ``*``, that a token allows; made by ``core/access.py``. ``defaulted``: from the
+    configuration, the claim being absent; a ``*`` of these never reaches a keyed topic."""
 
     patterns: tuple[str, ...]
     defaulted: bool = False
+    exact: frozenset[str] = attrs.field(init=False, eq=False, repr=False)  # without *: one look-up for all of them
+    wild: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)  # with *
+
+    @exact.default
+    def _exact(self) -> frozenset[str]:
+        return frozenset(pattern for pattern in self.patterns if "*" not in pattern)
+
+    @wild.default
+    def _wild(self) -> tuple[str, ...]:
+        return tuple(pattern for pattern in self.patterns if "*" in pattern)
 
 
 @attrs.frozen
