@@ -11,6 +11,9 @@ from typing import Any, cast
 
 import attrs
 
+from gateway.config_checks import ALTERNATIVES, Problem, check, notices
+from gateway.config_nearest import nearest
+from gateway.config_secrets import resolve
 from gateway.config_sections import (
     Admin,
     Auth,
@@ -29,8 +32,8 @@ from gateway.config_sections import (
     TopicSettings,
     Window,
 )
-from gateway.config_source import Entry, clip, describe, read_environment, read_file
-from gateway.config_values import KEY, SECTION, EnvText, InvalidValueError, Items, Key
+from gateway.config_source import Entry, clip, describe, read_environment, read_file, variables
+from gateway.config_values import KEY, SECTION, InvalidValueError, Items, Key
 from gateway.errors import ConfigError
 
 __all__ = [
@@ -52,22 +55,21 @@ __all__ = [
     "Window",
     "keys_of",
     "load",
+    "notices",
 ]
+
+MAX_PROBLEMS = 100  # lines
+MAX_ITEMS = 1000  # objects in a list
 
 
 def load(path: str | None, environ: Mapping[str, str]) -> Config:
     """The configuration of a YAML file (None: none), with the variables of ``environ`` over it. Raises ConfigError."""
-    tree, problems = read_file(path) if path is not None else ({}, [])
     loader = _Loader(path or "configuration")
-    loader.problems.extend(problems)
-    entries = loader.flatten(tree, _KEYS, "")
-    variables, unknown, problems = read_environment(environ, _KEYS)
-    loader.problems.extend(problems)
-    loader.problems.extend(f"{where}: unknown variable" for name, where in unknown)
-    values = loader.values({**entries, **variables}, _KEYS, "")
-    config = cast("Config", _build(Config, values, ""))
-    if loader.problems:
-        raise ConfigError(loader.problems)
+    config = loader.read(path, environ)
+    problems = loader.problems
+    if problems:
+        more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+        raise ConfigError(problems[:MAX_PROBLEMS] + more)
     return config
 
 
@@ -105,7 +107,6 @@ def _build(cls: type, values: Mapping[str, object], prefix: str) -> object:
 
 
 _KEYS = keys_of(Config)
-_TOPIC_KEYS = keys_of(TopicSettings)
 
 
 class _Loader:
@@ -113,13 +114,36 @@ class _Loader:
 
     def __init__(self, source: str) -> None:
         self._source = source
+        self._given: dict[str, Entry] = {}  # by dotted key, elements of lists as kafka.topics[0].name
+        self._broken: set[str] = set()  # keys and sections that a problem was told of, or that a misspelt one meant
         self.problems: list[str] = []
 
-    def flatten(self, tree: Mapping[str, Entry], keys: Mapping[str, Key], path: str) -> dict[str, Entry]:
-        """The entries of declared keys, by dotted name within ``path``."""
-        return dict(self._flatten(tree, keys, path, ""))
+    def read(self, path: str | None, environ: Mapping[str, str]) -> Config:
+        """What the sources make of it; to be trusted only where there are no problems."""
+        tree, problems = read_file(path) if path is not None else ({}, [])
+        variables, unknown, clashes = read_environment(environ, _KEYS)
+        self.problems += problems
+        entries = self._flatten(tree, _KEYS, "")
+        self.problems += clashes
+        for variable, where in unknown:
+            self._unknown_variable(variable, where)
+        for group in ALTERNATIVES:
+            if any(key in variables for key in group):
+                entries = {key: entry for key, entry in entries.items() if key not in group}
+        values = self._values({**entries, **variables}, _KEYS, "")
+        config = cast("Config", _build(Config, values, ""))
+        for problem in check(config, self._given):
+            self._tell(problem)
+        config, unread = resolve(config)
+        for key, text in unread:
+            self._tell(Problem((key,), text))
+        return config
 
-    def _flatten(
+    def _flatten(self, tree: Mapping[str, Entry], keys: Mapping[str, Key], path: str) -> dict[str, Entry]:
+        """The entries of declared keys, by dotted name within ``path``."""
+        return dict(self._leaves(tree, keys, path, ""))
+
+    def _leaves(
         self, tree: Mapping[str, Entry], keys: Mapping[str, Key], path: str, prefix: str
     ) -> Iterator[tuple[str, Entry]]:
         for name, entry in tree.items():
@@ -127,54 +151,86 @@ class _Loader:
             if dotted in keys:
                 yield dotted, entry
             elif not any(known.startswith(f"{dotted}.") for known in keys):
-                self.problems.append(f"{entry.where}: {clip(path + dotted)}: unknown key")
+                self._unknown_key(entry, name, keys, path, prefix)
             elif isinstance(entry.value, Mapping):
-                yield from self._flatten(entry.value, keys, path, f"{dotted}.")
-            elif entry.value is not None:
-                self.problems.append(
-                    f"{entry.where}: {path}{dotted}: found {describe(entry.value)}; allowed: a section"
-                )
+                yield from self._leaves(entry.value, keys, path, f"{dotted}.")
+            elif entry.value is not None:  # a section of which every key is a comment has no value
+                self._broken.add(path + dotted)
+                self._say(entry.where, path + dotted, f"found {describe(entry.value)}; allowed: a section with keys")
 
-    def values(self, entries: Mapping[str, Entry], keys: Mapping[str, Key], path: str) -> dict[str, object]:
-        """The values that the entries give; keys with ``like`` are left to the caller."""
+    def _values(self, entries: Mapping[str, Entry], keys: Mapping[str, Key], path: str) -> dict[str, object]:
+        """The values that the entries give. Lists of objects come last: other values are the defaults in them."""
         found: dict[str, object] = {}
-        for dotted, entry in entries.items():
-            declared = keys[dotted]
-            if isinstance(declared.kind, Items):
-                continue
-            try:
-                found[dotted] = declared.kind.read(_plain(entry.value))
-            except InvalidValueError as wrong:
-                self._wrong(entry, path + dotted, declared, wrong)
-        for dotted, entry in entries.items():
+        for dotted, entry in sorted(entries.items(), key=lambda item: isinstance(keys[item[0]].kind, Items)):
             kind = keys[dotted].kind
-            if isinstance(kind, Items):
-                found[dotted] = self._items(entry, path + dotted, kind, found)
+            self._given[path + dotted] = entry
+            try:
+                found[dotted] = (
+                    self._items(entry, path + dotted, kind, found)
+                    if isinstance(kind, Items)
+                    else kind.read(_plain(entry.value))
+                )
+            except InvalidValueError as wrong:
+                self._wrong(entry, path + dotted, keys[dotted], wrong)
         return found
 
     def _items(self, entry: Entry, path: str, kind: Items[Any], around: Mapping[str, object]) -> tuple[object, ...]:
         """The objects of a list; where one says nothing, a key with ``like`` has the value from ``around``."""
         elements = entry.value
-        if isinstance(elements, EnvText):
-            elements = [Entry(EnvText(name.strip()), entry.where) for name in elements.split(",")]
-        if not isinstance(elements, list) or not elements:
-            self.problems.append(f"{entry.where}: {path}: found {describe(entry.value)}; allowed: {kind.allowed}")
-            return ()
+        if isinstance(elements, str):
+            text = type(elements)
+            elements = [Entry(text(name.strip()), entry.where) for name in elements.split(",") if elements]
+        if not isinstance(elements, list) or not 1 <= len(elements) <= MAX_ITEMS:
+            raise InvalidValueError(f"allowed: {kind.allowed}, from 1 to {MAX_ITEMS}")
         keys = keys_of(kind.cls)
         inherited = {name: around[key.like] for name, key in keys.items() if key.like and key.like in around}
         built = []
         for index, element in enumerate(elements):
             here = f"{path}[{index}]."
+            self._given[f"{path}[{index}]"] = element
             tree = element.value if isinstance(element.value, Mapping) else {"name": element}
-            values = self.values(self.flatten(tree, keys, here), keys, here)
+            values = self._values(self._flatten(tree, keys, here), keys, here)
             built.append(_build(kind.cls, {**inherited, **values}, ""))
         return tuple(built)
 
+    def _unknown_key(self, entry: Entry, name: str, keys: Mapping[str, Key], path: str, prefix: str) -> None:
+        here = dict.fromkeys(prefix + key.removeprefix(prefix).split(".")[0] for key in keys if key.startswith(prefix))
+        meant = [prefix + right for right in nearest(name, [key.removeprefix(prefix) for key in here])]
+        if not meant:  # perhaps the right name in the wrong section
+            last = {key: key.rpartition(".")[2] for key in keys}
+            close = nearest(name, last.values())
+            meant = [key for key, end in last.items() if end in close][:3]
+        self._broken.update(path + right for right in meant)
+        right = f"did you mean {' or '.join(path + key for key in meant)}?" if meant else f"allowed: {', '.join(here)}"
+        self._say(entry.where, path + prefix + name, f"unknown key; {right}")
+
+    def _unknown_variable(self, variable: str, where: str) -> None:
+        names = {name: dotted for dotted in _KEYS for name in variables(dotted)}
+        meant = nearest(variable, names)
+        self._broken.update(names[name] for name in meant)
+        right = (
+            f"did you mean {' or '.join(meant)}?"
+            if meant
+            else "allowed: WSGATEWAY_ and a key, as WSGATEWAY_SERVER_PORT"
+        )
+        self.problems.append(f"{where}: unknown variable; {right}")
+
     def _wrong(self, entry: Entry, path: str, declared: Key, wrong: InvalidValueError) -> None:
+        self._broken.add(path)
         value = entry.value if wrong.index is None else wrong.found
         place = path if wrong.index is None else f"{path}[{wrong.index}]"
-        found = "a value (not shown)" if declared.secret else describe(value)
-        self.problems.append(f"{entry.where}: {place}: found {found}; allowed: {str(wrong) or declared.kind.allowed}")
+        found = "a value that is not shown" if declared.secret and value is not None else describe(value)
+        self._say(entry.where, place, f"found {found}; {str(wrong) or f'allowed: {declared.kind.allowed}'}")
+
+    def _tell(self, problem: Problem) -> None:
+        """Unless it only follows from what has been told already."""
+        if any(key == told or key.startswith(f"{told}.") for key in problem.keys for told in self._broken):
+            return
+        entry = next((self._given[key] for key in problem.keys if key in self._given), None)
+        self._say(entry.where if entry else self._source, problem.keys[0], problem.text)
+
+    def _say(self, where: str, key: str, text: str) -> None:
+        self.problems.append(f"{where}: {clip(key)}: {text}")
 
 
 def _plain(value: object) -> object:

@@ -19,7 +19,10 @@ _BROKER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,255}):([0-9]{1,5})")
 _SOURCE = re.compile(r"value(\.[^.\s\[\],]+)+|key|header\.[^\s\[\],]+")
 
 TOPIC: Kind[str] = Text("a Kafka topic name: 1 to 249 of A-Z a-z 0-9 . _ -", r"[a-zA-Z0-9._-]{1,249}")
-PATH: Kind[str] = Text("a path: / and then A-Z a-z 0-9 . _ ~ - /, without an empty segment", r"(/[A-Za-z0-9._~-]+)+")
+PATH: Kind[str] = Text(
+    "a path: / and then A-Z a-z 0-9 . _ ~ - /, without empty segments or dots alone",
+    r"(/(?!\.\.?(/|$))[A-Za-z0-9._~-]+)+",
+)
 CLAIM: Kind[str] = Text("a claim, or a path of claims with dots", r"[^.\s]{1,128}(\.[^.\s]{1,128}){0,9}")
 PREFIX: Kind[str] = Text("a metric prefix: a letter or _, then A-Z a-z 0-9 _", r"[a-zA-Z_][a-zA-Z0-9_]{0,63}")
 
@@ -27,9 +30,9 @@ PREFIX: Kind[str] = Text("a metric prefix: a letter or _, then A-Z a-z 0-9 _", r
 def topic(text: str) -> str:
     """A topic's name that Kafka takes and that is not one of its own."""
     if text in (".", ".."):
-        raise InvalidValueError("a Kafka topic name, and . and .. are none")
+        raise InvalidValueError("allowed: a Kafka topic name, and . and .. are none")
     if text.startswith("__"):
-        raise InvalidValueError("a topic that is not internal to Kafka (those begin with __)")
+        raise InvalidValueError("allowed: a topic that is not internal to Kafka (those begin with __)")
     return TOPIC.read(text)
 
 
@@ -39,7 +42,7 @@ def origin(text: str) -> str:
         return text
     match = _ORIGIN.fullmatch(text)
     if match is None or (match[3] and not 0 < int(match[3]) < 65536):
-        raise InvalidValueError("scheme://host or scheme://host:port, as https://app.example.com")
+        raise InvalidValueError("allowed: scheme://host or scheme://host:port, as https://app.example.com")
     scheme, host = match[1].lower(), match[2].lower()
     if not host.isascii():
         host = _punycode(host)
@@ -55,7 +58,7 @@ def _punycode(host: str) -> str:
     try:
         return host.encode("idna").decode("ascii")
     except UnicodeError:
-        raise InvalidValueError("a host name") from None
+        raise InvalidValueError("allowed: a host name") from None
 
 
 def network(text: str) -> Network:
@@ -67,15 +70,15 @@ def network(text: str) -> Network:
     try:
         right = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise InvalidValueError("an IP address or a network, as 10.0.0.0/8 or 2001:db8::/32") from None
-    raise InvalidValueError(f"bits are set behind the prefix: write {right}")
+        raise InvalidValueError("allowed: an IP address or a network, as 10.0.0.0/8 or 2001:db8::/32") from None
+    raise InvalidValueError(f"bits are set behind the prefix; write {right}")
 
 
 def broker(text: str) -> str:
     """``host:port``."""
     match = _BROKER.fullmatch(text)
     if match is None or not 0 < int(match[2]) < 65536:
-        raise InvalidValueError("host:port, without a scheme")
+        raise InvalidValueError("allowed: host:port, without a scheme")
     return text
 
 
@@ -87,16 +90,16 @@ def url(text: str) -> str:
     except ValueError:
         valid = False
     if not valid or not re.fullmatch(r"[!-~]{1,2048}", text):
-        raise InvalidValueError("an absolute URL with https (or http)")
+        raise InvalidValueError("allowed: an absolute URL with https (or http)")
     if parts.username is not None:
-        raise InvalidValueError("a URL without user and password")
+        raise InvalidValueError("allowed: a URL without user and password")
     return text
 
 
 def source(text: str) -> str:
     """Where a record's user is found."""
     if not _SOURCE.fullmatch(text):
-        raise InvalidValueError("value.<field> (value.a.b for a path), key, or header.<name>")
+        raise InvalidValueError("allowed: value.<field> (value.a.b for a path), key, or header.<name>")
     return text
 
 

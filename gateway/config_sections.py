@@ -45,9 +45,9 @@ HOST = Text("a host name or an IP address", r"[A-Za-z0-9._:%-]{1,255}")
 PORT = Whole(0, 65535)
 RATE = Whole(1, 1_000_000)
 TIMEOUT = Duration(0.05, HOUR)
-WINDOW_BYTES = Size(64 * KiB, 64 * GiB)
-WINDOW_AGE = Duration(1, 7 * DAY)
-LAG = Duration(1, DAY)
+WINDOW_BYTES = Size(KiB, 64 * GiB)
+WINDOW_AGE = Duration(0.1, 7 * DAY)
+LAG = Duration(0.1, DAY)
 
 
 NAMES = Many(Text("a name, perhaps with * and {sub}", r"[^\s,]{1,1024}"))
@@ -57,7 +57,7 @@ NAMES = Many(Text("a name, perhaps with * and {sub}", r"[^\s,]{1,1024}"))
 class Drain:
     """How the process ends."""
 
-    timeout: float = key(Duration(1, HOUR), 25.0, "how long an orderly end may take; longer than server.writeTimeout")
+    timeout: float = key(Duration(0.1, HOUR), 25.0, "how long an orderly end may take; longer than server.writeTimeout")
     pace: int = key(RATE, 500, "clients told to go away a second; faster where drain.timeout would not be enough")
 
 
@@ -223,7 +223,7 @@ class Auth:
         Maybe(FILE), None, "PEM file with a public key, or two, for RS, PS, ES and EdDSA tokens"
     )
     jwks_url: str | None = key(Maybe(URL), None, "where the token issuer publishes its keys")
-    jwks_refresh: float = key(Duration(1, DAY), 300.0, "how old those keys may be before they are fetched again")
+    jwks_refresh: float = key(Duration(0.1, DAY), 300.0, "how old those keys may be before they are fetched again")
     audience: tuple[str, ...] = key(Many(TEXT), (), "aud that a token must have one of")
     issuer: tuple[str, ...] = key(Many(TEXT), (), "iss that a token must have one of")
     leeway: float = key(Duration(0, 60), 30.0, "how far the issuer's clock may be off")
@@ -244,7 +244,7 @@ class Auth:
         "auto",
         "tell a refusal for good by HTTP status, by a close code after the upgrade, or (auto) the latter to browsers",
     )
-    allow_insecure: bool = key(Flag(), False, "let auth.mode none listen on any address")
+    allow_insecure: bool = key(Flag(), False, "let auth.mode none listen on any address, and auth.jwksUrl be http")
     secrets: tuple[bytes, ...] = attrs.field(default=(), repr=False)
     public_keys: tuple[bytes, ...] = attrs.field(default=(), repr=False)
 
@@ -275,7 +275,7 @@ class Window:
     max_bytes: int = key(WINDOW_BYTES, 32 * MiB, "a topic's records in memory")
     max_age: float = key(WINDOW_AGE, 300.0, "age of a topic's records in memory")
     total_bytes: int = key(
-        Size(64 * KiB, 1024 * GiB), GiB, "all windows together: the oldest records go first; at least window.maxBytes"
+        Size(KiB, 1024 * GiB), GiB, "all windows together: the oldest records go first; at least window.maxBytes"
     )
 
 
@@ -284,7 +284,7 @@ class Connections:
     """What holds for every connection."""
 
     max_age: float | None = key(
-        Maybe(Duration(1, 365 * DAY)),
+        Maybe(Duration(0.1, 365 * DAY)),
         None,
         "connections older than this, give or take 20 %, are closed with 1001, so that new processes get their share",
     )

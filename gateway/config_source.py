@@ -150,7 +150,7 @@ def read_environment(
         where = f"environment {clip(variable)}"
         target = names.get(variable)
         if target is None:
-            unknown.append((variable.removeprefix(PREFIX), where))
+            unknown.append((variable, where))
         elif target in found:
             problems.append(f"{where}: {target}: set twice, also by {found[target].where.split()[-1]}; keep one")
         else:

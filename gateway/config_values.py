@@ -31,11 +31,11 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class InvalidValueError(ValueError):
-    """The value is not one of its kind; the text, where there is one, says what would be. ``index`` and ``found`` name
-    the element of a list that is wrong."""
+    """The value is not one of its kind. The text, where there is one, says what would be better than ``allowed`` does.
+    ``index`` and ``found`` name the element of a list that is wrong."""
 
-    def __init__(self, right: str = "", index: int | None = None, found: object = None) -> None:
-        super().__init__(right)
+    def __init__(self, advice: str = "", index: int | None = None, found: object = None) -> None:
+        super().__init__(advice)
         self.index = index
         self.found = found
 
@@ -77,7 +77,7 @@ class Text:
     def read(self, value: object) -> str:
         """The text itself; blanks around it count."""
         if isinstance(value, bool | int | float | Odd):
-            raise InvalidValueError(f"{self.allowed}, in quotes where it looks like something else")
+            raise InvalidValueError(f"allowed: {self.allowed}, in quotes where it looks like something else")
         if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
             raise InvalidValueError
         return str(value)
@@ -180,7 +180,7 @@ class Duration:
         if (type(value) is int or isinstance(value, EnvText)) and str(value) == "0":
             value = "0s"
         if type(value) is int or type(value) is float or (isinstance(value, EnvText) and _WHOLE.fullmatch(value)):
-            raise InvalidValueError(f"a unit is missing; {self.allowed}")
+            raise InvalidValueError(f"a unit is missing; allowed: {self.allowed}")
         match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
         if match is None:
             raise InvalidValueError
@@ -280,15 +280,15 @@ class Many(Generic[T]):
         if not isinstance(value, list):
             raise InvalidValueError
         if not self.least <= len(value) <= self.most:
-            raise InvalidValueError(f"from {self.least} to {self.most} elements")
+            raise InvalidValueError(f"allowed: from {self.least} to {self.most} elements")
         found: list[T] = []
         for index, element in enumerate(value):
             try:
                 found.append(self.kind.read(element))
             except InvalidValueError as wrong:
-                raise InvalidValueError(str(wrong) or self.kind.allowed, index, element) from None
+                raise InvalidValueError(str(wrong) or f"allowed: {self.kind.allowed}", index, element) from None
             if found[-1] in found[:-1]:
-                raise InvalidValueError("each element once", index, element)
+                raise InvalidValueError("allowed: each element once", index, element)
         return tuple(found)
 
     def show(self, value: tuple[T, ...]) -> str:
