@@ -2,7 +2,7 @@
 
 from twisted.application.service import ServiceMaker
 
-ws_gateway = ServiceMaker(  # type: ignore[no-untyped-call]
+ws_gateway = ServiceMaker(
     "ws-gateway",
     "gateway.tap",
     "Pushes Kafka records to WebSocket clients.",

@@ -25,12 +25,12 @@ class Lateness(Service):
 
     def startService(self) -> None:
         """Begin to measure."""
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()
         self._wait()
 
     def stopService(self) -> None:
         """Leaves no timer behind."""
-        super().stopService()  # type: ignore[no-untyped-call]
+        super().stopService()
         self._call.cancel()
 
     def _wait(self) -> None:
