@@ -7,11 +7,11 @@ stands, the dotted key, what was found (never a secret), what is allowed. All of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
-
-import attrs
+from typing import Any
 
 from gateway.config_checks import ALTERNATIVES, Problem, check, notices
+from gateway.config_kafka import Kafka, Security, TopicSettings
+from gateway.config_keys import Items, Key, build, keys_of
 from gateway.config_nearest import nearest
 from gateway.config_secrets import resolve
 from gateway.config_sections import (
@@ -20,20 +20,17 @@ from gateway.config_sections import (
     Config,
     Connections,
     Drain,
-    Kafka,
     Limits,
     Logger,
     Metrics,
     Publish,
     Redis,
-    Security,
     Server,
     SlowClient,
-    TopicSettings,
     Window,
 )
 from gateway.config_source import Entry, clip, describe, read_environment, read_file, variables
-from gateway.config_values import KEY, SECTION, InvalidValueError, Items, Key
+from gateway.config_values import InvalidValueError
 from gateway.errors import ConfigError
 
 __all__ = [
@@ -53,7 +50,6 @@ __all__ = [
     "SlowClient",
     "TopicSettings",
     "Window",
-    "keys_of",
     "load",
     "notices",
 ]
@@ -71,39 +67,6 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
         more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
         raise ConfigError(problems[:MAX_PROBLEMS] + more)
     return config
-
-
-def keys_of(cls: type) -> dict[str, Key]:
-    """Every key declared in a section and the sections in it, by its dotted name."""
-    return dict(_keys(cls, ""))
-
-
-def _keys(cls: type, prefix: str) -> Iterator[tuple[str, Key]]:
-    for field in attrs.fields(cls):
-        if KEY in field.metadata:
-            yield prefix + _name(field), field.metadata[KEY]
-        elif SECTION in field.metadata:
-            yield from _keys(field.metadata[SECTION], f"{prefix}{_name(field)}.")
-
-
-def _name(field: attrs.Attribute[Any]) -> str:
-    """The key of an attribute: its words in camelCase."""
-    declared: Key | None = field.metadata.get(KEY)
-    if declared is not None and declared.path is not None:
-        return declared.path
-    first, *rest = field.name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
-
-
-def _build(cls: type, values: Mapping[str, object], prefix: str) -> object:
-    arguments: dict[str, object] = {}
-    for field in attrs.fields(cls):
-        name = prefix + _name(field)
-        if SECTION in field.metadata:
-            arguments[field.name] = _build(field.metadata[SECTION], values, f"{name}.")
-        elif name in values:
-            arguments[field.name] = values[name]
-    return cls(**arguments)
 
 
 _KEYS = keys_of(Config)
@@ -131,7 +94,7 @@ class _Loader:
             if any(key in variables for key in group):
                 entries = {key: entry for key, entry in entries.items() if key not in group}
         values = self._values({**entries, **variables}, _KEYS, "")
-        config = cast("Config", _build(Config, values, ""))
+        config = build(Config, values)
         for problem in check(config, self._given):
             self._tell(problem)
         config, unread = resolve(config)
@@ -190,7 +153,7 @@ class _Loader:
             self._given[f"{path}[{index}]"] = element
             tree = element.value if isinstance(element.value, Mapping) else {"name": element}
             values = self._values(self._flatten(tree, keys, here), keys, here)
-            built.append(_build(kind.cls, {**inherited, **values}, ""))
+            built.append(build(kind.cls, {**inherited, **values}))
         return tuple(built)
 
     def _unknown_key(self, entry: Entry, name: str, keys: Mapping[str, Key], path: str, prefix: str) -> None:

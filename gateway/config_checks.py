@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from gateway.config_sections import Auth, Config, Kafka, Limits, Publish, Security, Server, Window
+from gateway.config_kafka import Kafka, Security
+from gateway.config_sections import Auth, Config, Limits, Publish, Server, Window
 from gateway.config_values import Duration, Size
 from gateway.model import Audience
 

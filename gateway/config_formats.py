@@ -1,4 +1,4 @@
-"""Texts with a syntax of their own in the configuration: origins, networks, brokers, URLs, paths, names.
+"""The kinds that keys share, and texts with a syntax of their own: origins, networks, brokers, URLs, paths, names.
 
 Each function takes the text and returns the value, or raises InvalidValueError, with the right spelling where it can
 be told.
@@ -10,7 +10,10 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-from gateway.config_values import InvalidValueError, Kind, Network, Parsed, Text
+from gateway.config_values import Duration, InvalidValueError, Kind, Many, Network, Parsed, Size, Text, Whole
+
+KiB, MiB, GiB = 1024, 1024**2, 1024**3
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 _ORIGIN = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*)://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(?::([0-9]{1,5}))?(.*)", re.DOTALL
@@ -109,3 +112,14 @@ NETWORK: Kind[Network] = Parsed("an IP address or a network, as 10.0.0.0/8", net
 BROKER: Kind[str] = Parsed("host:port", broker)
 URL: Kind[str] = Parsed("an absolute URL", url)
 SOURCE: Kind[str] = Parsed("value.<field>, key, or header.<name>", source)
+TEXT = Text()
+API_KEY = Text("a key of 16 to 256 visible characters", r"[!-~]{16,256}")
+FILE = Text("the name of a file")
+HOST = Text("a host name or an IP address", r"[A-Za-z0-9._:%-]{1,255}")
+PORT = Whole(0, 65535)
+RATE = Whole(1, 1_000_000)
+TIMEOUT = Duration(0.05, HOUR)
+WINDOW_BYTES = Size(KiB, 64 * GiB)
+WINDOW_AGE = Duration(0.1, 7 * DAY)
+LAG = Duration(0.1, DAY)
+NAMES = Many(Text("a name, perhaps with * and {sub}", r"[^\s,]{1,1024}"))

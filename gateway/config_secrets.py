@@ -10,14 +10,15 @@ from pathlib import Path
 
 import attrs
 
-from gateway.config_sections import Admin, Auth, Config, Security
-from gateway.config_values import KEY, InvalidValueError
+from gateway.config_formats import API_KEY
+from gateway.config_kafka import Security
+from gateway.config_sections import Admin, Auth, Config
+from gateway.config_values import InvalidValueError
 
 MAX_FILE = 64 * 1024  # bytes
 MIN_SECRET = 32  # bytes: RFC 7518 section 3.2 asks for the size of the hash, of which SHA-256's is the smallest
 
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1-----", re.DOTALL)
-_API_KEY = attrs.fields(Admin).api_keys.metadata[KEY].kind
 
 Problem = tuple[str, str]  # dotted key, what is wrong and what to do
 
@@ -78,9 +79,9 @@ def _admin(admin: Admin, problems: list[Problem]) -> Admin:
     found = []
     for number, line in enumerate(_lines("admin.apiKeysFile", admin.api_keys_file, problems), 1):
         try:
-            found.append(_API_KEY.kind.read(line.decode("ascii", "replace")))
+            found.append(API_KEY.read(line.decode("ascii", "replace")))
         except InvalidValueError:
-            problems.append(("admin.apiKeysFile", f"key {number}; allowed: {_API_KEY.kind.allowed}"))
+            problems.append(("admin.apiKeysFile", f"key {number}; allowed: {API_KEY.allowed}"))
     return attrs.evolve(admin, api_keys=tuple(dict.fromkeys((*admin.api_keys, *found))))
 
 

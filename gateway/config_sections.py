@@ -11,46 +11,39 @@ from typing import Literal
 
 import attrs
 
-from gateway.config_formats import BROKER, CLAIM, NETWORK, ORIGIN, PATH, PREFIX, SOURCE, TOPIC_NAME, URL
-from gateway.config_values import (
-    Choice,
-    Duration,
-    Flag,
-    Items,
-    Many,
-    Maybe,
-    Network,
-    Size,
-    Text,
-    Whole,
-    key,
-    section,
+from gateway.config_formats import (
+    API_KEY,
+    BROKER,
+    CLAIM,
+    DAY,
+    FILE,
+    HOST,
+    HOUR,
+    LAG,
+    NAMES,
+    NETWORK,
+    ORIGIN,
+    PATH,
+    PORT,
+    PREFIX,
+    RATE,
+    TEXT,
+    TIMEOUT,
+    URL,
+    WINDOW_AGE,
+    WINDOW_BYTES,
+    GiB,
+    KiB,
+    MiB,
 )
-from gateway.model import Audience
-
-KiB, MiB, GiB = 1024, 1024**2, 1024**3
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+from gateway.config_kafka import Kafka
+from gateway.config_keys import key, section
+from gateway.config_values import Choice, Duration, Flag, Many, Maybe, Network, Size, Text, Whole
 
 AuthMode = Literal["jwt", "none"]
 RejectWith = Literal["auto", "http", "close"]
-Isolation = Literal["read_committed", "read_uncommitted"]
-Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 Level = Literal["debug", "info", "warn", "error"]
 LogFormat = Literal["json", "text"]
-
-TEXT = Text()
-FILE = Text("the name of a file")
-HOST = Text("a host name or an IP address", r"[A-Za-z0-9._:%-]{1,255}")
-PORT = Whole(0, 65535)
-RATE = Whole(1, 1_000_000)
-TIMEOUT = Duration(0.05, HOUR)
-WINDOW_BYTES = Size(KiB, 64 * GiB)
-WINDOW_AGE = Duration(0.1, 7 * DAY)
-LAG = Duration(0.1, DAY)
-
-
-NAMES = Many(Text("a name, perhaps with * and {sub}", r"[^\s,]{1,1024}"))
 
 
 @attrs.frozen(kw_only=True)
@@ -105,96 +98,12 @@ class Admin:
         Maybe(PORT), None, "serve /metrics and /api on this port instead of the public one; 0 takes a free one"
     )
     api_keys: tuple[str, ...] = key(
-        Many(Text("a key of 16 to 256 visible characters", r"[!-~]{16,256}"), most=100),
+        Many(API_KEY, most=100),
         (),
         "keys for /api, which is off without one",
         secret=True,
     )
     api_keys_file: str | None = key(Maybe(FILE), None, "file with such keys, one a line")
-
-
-@attrs.frozen(kw_only=True)
-class Security:
-    """How the gateway proves itself to Kafka, and Kafka to it."""
-
-    protocol: Protocol = key(
-        Choice[Protocol](("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")),
-        "PLAINTEXT",
-        "as Kafka's security.protocol",
-    )
-    sasl_mechanism: Mechanism | None = key(
-        Maybe(Choice[Mechanism](("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"))), None, "with the SASL protocols"
-    )
-    username: str | None = key(Maybe(TEXT), None, "user for SASL")
-    password: str | None = key(Maybe(TEXT), None, "password for SASL; better from passwordFile", secret=True)
-    password_file: str | None = key(Maybe(FILE), None, "file with the password for SASL")
-    ca_file: str | None = key(
-        Maybe(FILE), None, "PEM certificates that the brokers' must descend from; without: those of the system"
-    )
-    cert_file: str | None = key(Maybe(FILE), None, "PEM client certificate, with its chain")
-    key_file: str | None = key(Maybe(FILE), None, "PEM private key of the client certificate")
-
-
-@attrs.frozen(kw_only=True)
-class TopicSettings:
-    """One topic that clients may subscribe to."""
-
-    name: str = key(TOPIC_NAME, "", "the Kafka topic")
-    audience: Audience = key(
-        Choice[Audience](tuple(Audience)),
-        Audience.USER,
-        "who gets a record: its user, the subscribers of its key, or everyone",
-    )
-    user_from: tuple[str, ...] = key(
-        Many(SOURCE, least=1, most=16),
-        ("value.user_id",),
-        "with audience user, where a record's user is: value.<path>, key, header.<name>; of a list the first there is",
-    )
-    max_frame_bytes: int = key(
-        Size(KiB, 64 * MiB), 960 * KiB, "a record whose frame is larger is left out, and told as a gap"
-    )
-    max_lag: float = key(LAG, 60.0, "as there, for this topic", path="slowClient.maxLag", like="slowClient.maxLag")
-    window_max_bytes: int = key(
-        WINDOW_BYTES, 32 * MiB, "as there, for this topic", path="window.maxBytes", like="window.maxBytes"
-    )
-    window_max_age: float = key(
-        WINDOW_AGE, 300.0, "as there, for this topic", path="window.maxAge", like="window.maxAge"
-    )
-    partitions: int = key(Whole(1, 1000), 1, "partitions in the embedded log; Kafka knows its own")
-    retention: float = key(
-        Duration(1, 7 * DAY),
-        HOUR,
-        "how long the embedded log keeps a record (and no more than window.maxBytes a topic)",
-    )
-
-
-@attrs.frozen(kw_only=True)
-class Kafka:
-    """Where the records come from."""
-
-    bootstrap_servers: tuple[str, ...] = key(
-        Many(BROKER, least=1), (), "brokers to ask first; without: the embedded log, in the memory of this process"
-    )
-    group_id: str = key(
-        TEXT, "ws-gateway", "named in the client's id; every process reads all partitions, without a group"
-    )
-    client_id: str = key(TEXT, "ws-gateway", "how the gateway calls itself in the brokers' logs and quotas")
-    topics: tuple[TopicSettings, ...] = key(
-        Items(TopicSettings, "a list of topics, each a name or an object"),
-        (),
-        "the topics that clients may subscribe to, as names or as objects",
-    )
-    warm_up: float = key(Duration(0, DAY), 60.0, "how far back a start reads, so that clients can resume")
-    warm_up_records: int = key(
-        Whole(0, 10_000_000), 10_000, "how many records a topic a start reads back; the further of the two counts"
-    )
-    max_pause: float = key(
-        Duration(0.001, 1, "none"), 0.003, "longest pause of the reader between two polls that bring something"
-    )
-    isolation: Isolation = key(
-        Choice[Isolation](("read_committed", "read_uncommitted")), "read_committed", "as Kafka's isolation.level"
-    )
-    security: Security = section(Security)
 
 
 @attrs.frozen(kw_only=True)

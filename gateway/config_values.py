@@ -19,9 +19,6 @@ import attrs
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-KEY = "gateway.config.key"  # attrs metadata: the Key of a field
-SECTION = "gateway.config.section"  # attrs metadata: the class of a field that is a section
-
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
 _SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)?")
 _DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,6})?)s)?(?:([0-9]{1,9})ms)?")
@@ -294,44 +291,3 @@ class Many(Generic[T]):
     def show(self, value: tuple[T, ...]) -> str:
         """In brackets."""
         return f"[{', '.join(self.kind.show(element) for element in value)}]"
-
-
-@attrs.frozen
-class Items(Generic[T]):
-    """A list of objects, each a section of its own; text stands for an object that has only a ``name``."""
-
-    cls: type[T]
-    allowed: str
-
-    def read(self, value: object) -> tuple[T, ...]:
-        """The loader makes the objects: it knows the keys inside."""
-        raise InvalidValueError
-
-    def show(self, value: tuple[T, ...]) -> str:
-        """Only the empty list is ever a default."""
-        return "[]"
-
-
-@attrs.frozen
-class Key:
-    """One declared key. ``path`` is relative to its section; ``like`` is the key whose value is the default here."""
-
-    kind: Kind[Any]
-    default: Any
-    doc: str
-    path: str | None = None
-    secret: bool = False
-    like: str | None = None
-
-
-def key(
-    kind: Kind[T], default: T, doc: str, *, path: str | None = None, secret: bool = False, like: str | None = None
-) -> T:
-    """Declare a key as a field of a section; a secret one stays out of ``repr``."""
-    declared = Key(kind, default, doc, path, secret, like)
-    return attrs.field(default=default, repr=not secret, metadata={KEY: declared})
-
-
-def section(cls: type[T]) -> T:
-    """Declare a section within a section."""
-    return attrs.field(factory=cls, metadata={SECTION: cls})
