@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 TURN = 0.0005  # seconds between two looks at what is due
 
@@ -25,8 +26,20 @@ def value(number: int, size: int, user: str | None) -> bytes:
     return (head + "x" * (size - len(head) - 2) + '"}').encode()
 
 
-def send(bootstrap: str, topic: str, rate: float, records: int, size: int, audience: str, addresses: int) -> float:
-    """Sends them all; returns the seconds it took. Raises RuntimeError where Kafka did not take every one."""
+def send(
+    bootstrap: str,
+    topic: str,
+    rate: float,
+    records: int,
+    size: int,
+    audience: str = "everyone",
+    addresses: int = 1,
+    started: Callable[[], None] = lambda: None,
+) -> float:
+    """Sends them all; returns the seconds it took. Raises RuntimeError where Kafka did not take every one.
+
+    ``started`` is called once Kafka knows the topic, before the first record.
+    """
     failures: list[str] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:
@@ -37,7 +50,7 @@ def send(bootstrap: str, topic: str, rate: float, records: int, size: int, audie
         {"bootstrap.servers": bootstrap, "linger.ms": 0, "acks": 1, "queue.buffering.max.messages": 1_000_000}
     )
     producer.list_topics(topic, timeout=20)
-    print(json.dumps({"event": "start"}), flush=True)
+    started()
     number, began = 0, time.monotonic()
     while number < records:
         due = min(records, int((time.monotonic() - began) * rate) + 1)
@@ -55,6 +68,22 @@ def send(bootstrap: str, topic: str, rate: float, records: int, size: int, audie
     return seconds
 
 
+def read(bootstrap: str, topic: str, records: int, seconds: float = 20) -> None:
+    """Reads so many records back. Raises RuntimeError where they do not come in time."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "bench", "enable.auto.commit": False})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    deadline = time.monotonic() + seconds
+    while records > 0 and time.monotonic() < deadline:
+        records -= len(consumer.consume(1000, timeout=0.5))
+    consumer.close()
+    if records > 0:
+        raise RuntimeError(f"Kafka did not give {records} records of {topic} back within {seconds} s")
+
+
+def tell(event: str, **fields: float) -> None:
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--bootstrap", required=True)
@@ -64,8 +93,8 @@ def main() -> None:
     options.add_argument("--size", type=int, default=200, help="bytes of a value")
     options.add_argument("--audience", choices=("everyone", "user", "key"), default="everyone")
     options.add_argument("--addresses", type=int, default=1, help="users or keys, in turn")
-    seconds = send(**vars(options.parse_args()))
-    print(json.dumps({"event": "end", "seconds": round(seconds, 3)}), flush=True)
+    seconds = send(**vars(options.parse_args()), started=lambda: tell("start"))
+    tell("end", seconds=round(seconds, 3))
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def table(results: Mapping[str, dict[str, Any]]) -> str:
 def beside(results: Mapping[str, dict[str, Any]]) -> list[str]:
     """The gateway next to the C loop, for the cases that have both."""
     lines = [
-        "| case | deliveries/s | CPU a delivery: gateway | C loop | p50 / p99 of the gateway | C loop | core used | noise |",
+        "| case | deliveries/s | CPU a delivery: gateway | C loop | p50 / p99: gateway | C loop | core used | noise |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for case in CASES:
