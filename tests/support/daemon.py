@@ -38,7 +38,7 @@ def free_port() -> int:
             return port
 
 
-def until(condition: Callable[[], T], what: str, deadline: float = DEADLINE, interval: float = 0.02) -> T:
+def until(condition: Callable[[], T | None], what: str, deadline: float = DEADLINE, interval: float = 0.02) -> T:
     """Poll until ``condition`` gives something true, and return that; AssertionError with ``what`` otherwise."""
     end = time.monotonic() + deadline
     while True:
@@ -116,16 +116,23 @@ class Daemon:
     def start(self, *, ready: bool = True) -> Self:
         """Write the configuration and start; ``ready=False`` waits only until the port answers."""
         self.launch()
-        self.wait_ready() if ready else self.wait_listening()
+        if ready:
+            self.wait_ready()
+        else:
+            self.wait_listening()
         return self
 
     def launch(self) -> None:
         """Start without waiting for anything: for starts that are meant to fail."""
-        self.config_file.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        self.write_config()
         with self._log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, cwd=self.folder, env=self._environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+
+    def write_config(self) -> None:
+        """For those who start it in a way of their own."""
+        self.config_file.write_text(yaml.safe_dump(self.config, sort_keys=False))
 
     def wait_listening(self) -> None:
         """Until the public port takes a connection."""
@@ -142,12 +149,16 @@ class Daemon:
         """Until ``/readyz`` says 200."""
 
         def ready() -> bool:
-            self._still_running()
+            if self._process is not None:
+                self._still_running()
             with contextlib.suppress(OSError):
-                return self.http("GET", "/readyz")[0] == 200
+                return self.http("GET", "/readyz", port=self.admin_port)[0] == 200
             return False
 
-        until(ready, f"the daemon is ready; its log:\n{self.log()}")
+        try:
+            until(ready, "the daemon is ready")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; its log:\n{self.log()}") from None
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
