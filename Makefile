@@ -60,7 +60,7 @@ servers: $(VENV)/bin/python
 
 lock: $(DEV)
 	$(PIP) install pip-tools
-	$(BIN)/pip-compile $(LOCK_OPTIONS) -o requirements.lock pyproject.toml
+	$(BIN)/pip-compile $(LOCK_OPTIONS) --extra client -o requirements.lock pyproject.toml
 	$(BIN)/pip-compile $(LOCK_OPTIONS) -c requirements.lock --extra dev --extra bench -o requirements-dev.lock pyproject.toml
 
 # No address of a registry gets into the lock files: they hold for whichever the machine uses.
