@@ -10,13 +10,13 @@ import attrs
 
 @attrs.define
 class TokenBucket:
-    """``rate`` a second, and ``burst`` at once. A single amount above ``burst`` takes the full bucket and leaves a debt,
-    so that what is allowed by size is never refused for good by rate."""
+    """``rate`` a second, and ``burst`` at once. An amount above ``burst`` takes the full bucket and leaves a debt, so
+    that what is allowed by size is never refused for good by rate."""
 
     rate: float
     burst: float
     _tokens: float = attrs.field(init=False)
-    _since: float | None = attrs.field(init=False, default=None)
+    _since: float = attrs.field(init=False, default=float("-inf"))
 
     @_tokens.default
     def _full(self) -> float:
@@ -26,9 +26,9 @@ class TokenBucket:
         """0.0: granted. Else nothing is taken, and the answer is the seconds until it would be granted."""
         if self.rate <= 0:
             return 0.0
-        if self._since is not None and now > self._since:
+        if now > self._since:
             self._tokens = min(self.burst, self._tokens + (now - self._since) * self.rate)
-        self._since = now
+            self._since = now
         missing = min(amount, self.burst) - self._tokens
         if missing > 1e-9:  # of what adding up fractions leaves behind
             return missing / self.rate

@@ -1,0 +1,406 @@
+"""Sessions that are behind: whoever cannot be pushed to, and whoever comes back with a cursor.
+
+Both read from the windows, a chunk of each topic in turn, for as long as their transport takes it; sessions take turns
+too. Who has caught up is pushed to again. No session has a queue: what it waits for stays in the window, and where the
+window has moved on it is told so with GAP.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from gateway.core import events, names
+from gateway.core.feed import Feed, merged
+from gateway.core.roster import Roster
+from gateway.core.session import Session, State, Subscription
+from gateway.core.topic import Topic
+from gateway.core.window import Entry
+from gateway.errors import Close
+from gateway.metrics import Metrics
+from gateway.model import Gap, GapReason
+from gateway.ports import Clock
+
+TURN = 0.005  # seconds that reading takes before other work of the reactor gets its turn
+DOUBT = 5.0  # seconds that the log's end may stay below a cursor before the cursor is taken to be of another log
+DOUBT_UNKNOWN = 15.0  # the same for a partition not known yet: metadata may be 10 s old
+
+Place = Mapping[int, int]
+
+
+class CatchUp:
+    """Reads for sessions that are behind, and moves sessions between being pushed to and reading."""
+
+    def __init__(self, roster: Roster, metrics: Metrics, clock: Clock) -> None:
+        self._roster = roster
+        self._metrics = metrics
+        self._clock = clock
+        self._queue: deque[Session] = deque()
+        self._call: Any = None
+        # Feeds that have read everything there is and wait for partitions in which their client is ahead of this process.
+        self._parked: dict[Topic[Session], dict[Feed, tuple[Session, Subscription]]] = {}
+        self.behind = 0  # sessions in state BEHIND
+
+    # --- being pushed to ---
+
+    def listen(self, session: Session, sub: Subscription) -> None:
+        """Push to this session from now on what it holds of the topic."""
+        addresses = sub.addresses()
+        if addresses is None:
+            sub.topic.listeners.everyone[session.codec.slot][session] = None
+        else:
+            sub.topic.listeners.add(session, addresses)
+
+    def unlisten(self, session: Session, sub: Subscription) -> None:
+        """The opposite."""
+        addresses = sub.addresses()
+        if addresses is None:
+            sub.topic.listeners.everyone[session.codec.slot].pop(session, None)
+        else:
+            sub.topic.listeners.remove(session, addresses)
+
+    def send(self, session: Session, data: bytes) -> None:
+        """Push frames, and see to it if they are not taken at once."""
+        if data and not session.push(data):
+            self.stall(session)
+
+    def stall(self, session: Session, topic: Topic[Session] | None = None, seq: int = 0) -> None:
+        """Something waits in the transport, so nothing more is pushed. Of ``topic`` the session was given everything
+        below ``seq``, of others everything that was delivered."""
+        session.stalled = True
+        for sub in session.subscriptions.values():
+            if sub.slow is None and sub.holds():
+                self.unlisten(session, sub)
+                at = seq if sub.topic is topic else sub.topic.delivered
+                self._slow(session, sub, at, self._clock.seconds())
+        if session.state is State.LIVE:
+            self._metrics.overflows += 1
+            self._behind(session)
+
+    def drained(self, session: Session) -> None:
+        """Nothing waits any more: read on."""
+        session.stalled = False
+        self._settle(session)
+        self._schedule(session)
+
+    # --- reading ---
+
+    def read(self, session: Session, sub: Subscription, feed: Feed) -> None:
+        """Give this feed its turns."""
+        if (sub, feed) not in session.reading:
+            session.reading.append((sub, feed))
+        self._behind(session)
+        self._schedule(session)
+
+    def join(self, session: Session, sub: Subscription) -> None:
+        """``sub`` holds more than before: push that too, or where the topic is behind, read it from its position on."""
+        if sub.slow is not None:
+            sub.slow.focus(sub.addresses(), sub.whole, sub.keys)
+        elif session.stalled:
+            self._slow(session, sub, sub.topic.delivered, self._clock.seconds())
+        elif sub.topic.warm_until:
+            self._skip(session, sub, sub.topic.warm_until)
+        else:
+            self.listen(session, sub)
+
+    def wake(self, topic: Topic[Session]) -> None:
+        """The topic has moved: those who wait for that look again."""
+        for feed, (session, sub) in self._parked.pop(topic, {}).items():
+            session.reading.append((sub, feed))
+            self._schedule(session)
+
+    def leave(self, session: Session, sub: Subscription, keys: set[str]) -> None:
+        """Single keys, but not all that is held, go to this session no more."""
+        if sub.slow is None:
+            sub.topic.listeners.remove(session, sub.keys & keys)
+        sub.keys = sub.keys - keys
+        if sub.slow is not None:
+            sub.slow.forget(keys, sub.addresses())
+            if not sub.holds():
+                self._parked.get(sub.topic, {}).pop(sub.slow, None)
+                sub.slow = None
+        for feed in list(sub.recoveries):
+            rest = feed.keys - keys
+            feed.forget(keys, sub.topic.addresses(sub.user, feed.whole, rest))
+            if not feed.whole and not rest:
+                self._parked.get(sub.topic, {}).pop(feed, None)
+                sub.recoveries.remove(feed)
+        self._settle(session)
+
+    def drop(self, session: Session, sub: Subscription) -> None:
+        """Nothing of the topic goes to this session any more."""
+        if sub.slow is None and sub.holds():
+            self.unlisten(session, sub)
+        parked = self._parked.get(sub.topic, {})
+        for feed in sub.feeds():
+            parked.pop(feed, None)
+        sub.slow, sub.recoveries, sub.whole, sub.keys = None, [], False, set()
+        session.subscriptions.pop(sub.topic.name, None)
+        self._settle(session)
+
+    def end(self, session: Session, code: Close, reason: str = "") -> None:
+        """Deliver nothing more, and close the connection."""
+        if session.state is not State.CLOSING:
+            self.detach(session)
+            session.channel.close(code, reason)
+
+    def detach(self, session: Session) -> None:
+        """Deliver nothing more."""
+        for sub in list(session.subscriptions.values()):
+            self.drop(session, sub)
+        session.reading.clear()
+        if session.state is State.BEHIND:
+            self.behind -= 1
+        session.state = State.CLOSING
+
+    def cut(self, session: Session) -> None:
+        """A gap came up that a client of this encoding cannot be told of."""
+        self.end(session, Close.TOO_SLOW, "records are missing; come back at latest")
+
+    # --- what befalls a topic ---
+
+    def tell_all(self, topic: Topic[Session], entry: Entry) -> None:
+        """Push an entry to everybody who listens, whatever the address: a gap of the log's own."""
+        for session, sub in self._holding(topic):
+            if sub.holds() and sub.slow is None:
+                if not session.codec.tells_gaps:
+                    self.cut(session)
+                    continue
+                topic.metrics.gaps += 1
+                self._metrics.messages_sent["GAP"] += 1
+                self.send(session, topic.window.view(entry, session.codec))
+
+    def places(self, topic: Topic[Session]) -> dict[Session, dict[int, int]]:
+        """Where everybody is who has names of the topic that do not recover."""
+        return {session: sub.position() for session, sub in self._holding(topic)}
+
+    def recreated(self, topic: Topic[Session], places: Mapping[Session, Place]) -> None:
+        """The topic was made anew: everybody goes on at its start, and is told what that costs."""
+        self._parked.pop(topic, None)
+        frames: dict[tuple[tuple[int, int], ...], bytes] = {}  # most are at the same place
+        for session, sub in self._holding(topic):
+            for feed in sub.feeds():
+                feed.restart(_recreated(topic, feed.place()))
+                self.read(session, sub, feed)
+            if all(feed.recovery is not None and not feed.recovery.told for feed in sub.recoveries) and not sub.holds():
+                continue  # told by RECOVERED
+            place = places[session]
+            key = tuple(sorted(place.items()))
+            if key not in frames:
+                frames[key] = self._gap(session, sub, _recreated(topic, place))
+            self._tell_gap(session, sub, frames[key])
+
+    def opened(self, topic: Topic[Session], warm: Place, first: bool) -> None:
+        """The topic, or partitions of it, can be read now. Records below ``warm`` are for those who ask for the past."""
+        for session, sub in self._holding(topic):
+            if warm:
+                self._skip(session, sub, warm)
+            if not first:
+                continue
+            for feed in sub.recoveries:
+                if feed.recovery is not None and not feed.recovery.told:
+                    feed.begin()
+                    self.read(session, sub, feed)
+            if sub.holds():
+                self.send(session, session.codec.event(events.position(topic.name, topic.window.epoch, sub.position())))
+        self.wake(topic)
+
+    def tick(self, now: float) -> None:
+        """Once a second: a cursor above the log's end, for long, belongs to a log that is no more."""
+        for topic, parked in list(self._parked.items()):
+            if topic.window.epoch is not None:
+                for feed, (session, sub) in list(parked.items()):
+                    self._doubt(topic, feed, session, sub, now)
+
+    # --- inside ---
+
+    def _holding(self, topic: Topic[Session]) -> Iterator[tuple[Session, Subscription]]:
+        for session in list(self._roster.by_id.values()):
+            sub = session.subscriptions.get(topic.name)
+            if sub is not None:
+                yield session, sub
+
+    def _slow(self, session: Session, sub: Subscription, seq: int, since: float) -> Feed:
+        """Read from here on what was pushed."""
+        window = sub.topic.window
+        sub.slow = Feed(window, session.codec, sub.addresses(), sub.whole, sub.keys, seq, window.position(seq), since)
+        session.reading.append((sub, sub.slow))
+        return sub.slow
+
+    def _skip(self, session: Session, sub: Subscription, floors: Place) -> None:
+        """Do not give records below ``floors`` to names that have asked for no past."""
+        if not sub.holds():
+            return
+        feed = sub.slow
+        if feed is None:
+            self.unlisten(session, sub)
+            feed = self._slow(session, sub, sub.topic.delivered, math.inf)
+        for key in {None} if sub.whole else sub.keys:
+            feed.floors.setdefault(key, {}).update(floors)
+        self._schedule(session)
+
+    def _behind(self, session: Session) -> None:
+        if session.state is State.LIVE:
+            session.state = State.BEHIND
+            self.behind += 1
+
+    def _settle(self, session: Session) -> None:
+        """LIVE again, once nothing waits and nothing is read."""
+        if session.state is State.BEHIND and not session.stalled and not session.reading:
+            session.state = State.LIVE
+            self.behind -= 1
+
+    def _schedule(self, session: Session) -> None:
+        if session.reading and not session.queued and not session.stalled:
+            session.queued = True
+            self._queue.append(session)
+            if self._call is None:
+                self._call = self._clock.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        self._call = None
+        until = self._clock.seconds() + TURN
+        while self._queue:
+            session = self._queue.popleft()
+            session.queued = False
+            self._read_some(session)
+            if self._clock.seconds() >= until:
+                break
+        if self._queue and self._call is None:
+            self._call = self._clock.callLater(0, self._turn)
+
+    def _read_some(self, session: Session) -> None:
+        if session.stalled or not session.reading:
+            return
+        sub, feed = session.reading.popleft()
+        if feed is sub.slow or feed in sub.recoveries:
+            self._advance(session, sub, feed)
+        self._schedule(session)
+        self._settle(session)
+
+    def _advance(self, session: Session, sub: Subscription, feed: Feed) -> None:
+        """Read one chunk for one topic of one session, and send it."""
+        recovery, out = feed.recovery, []
+        lost = feed.overtaken()
+        if lost and session.codec.tells_gaps:
+            if recovery is not None and not recovery.told:
+                recovery.gaps += lost
+            else:
+                out.append(self._gap(session, sub, lost))
+        frames = [] if feed.cut else feed.read(stop := self._stop(sub, feed))
+        self._count(session, frames)
+        out += frames
+        if feed.cut or (not session.codec.tells_gaps and (lost or (recovery is not None and recovery.gaps))):
+            session.push(b"".join(out))
+            self.cut(session)
+            return
+        if feed.seq >= stop:
+            out += self._arrived(session, sub, feed)
+        else:
+            session.reading.append((sub, feed))
+        self.send(session, b"".join(out))
+
+    def _stop(self, sub: Subscription, feed: Feed) -> int:
+        """Up to where a feed reads: the position of the topic, where what it reads is joined with the rest."""
+        if feed.recovery is not None and feed.recovery.stop is not None:
+            stop = feed.recovery.stop
+        elif sub.slow is not None and feed is not sub.slow:
+            stop = sub.slow.seq
+        else:
+            stop = sub.topic.delivered
+        return max(stop, feed.seq)
+
+    def _arrived(self, session: Session, sub: Subscription, feed: Feed) -> list[bytes]:
+        """A feed has read all there is: what there is to tell. Its names are pushed to from now on, unless the client
+        is ahead of this process."""
+        recovery, topic, out = feed.recovery, sub.topic, []
+        if recovery is not None and not recovery.told:
+            if topic.window.epoch is None:
+                self._park(session, sub, feed)
+                return []
+            recovery.told = True
+            gaps = merged(recovery.gaps)
+            topic.metrics.gaps += len(gaps)
+            self._metrics.messages_sent["RECOVERED"] += 1
+            out.append(
+                session.codec.event(
+                    events.recovered(
+                        topic.name,
+                        spelt(topic.name, feed.whole, feed.keys),
+                        recovery.count,
+                        gaps,
+                        topic.window.epoch,
+                        feed.place(),
+                        recovery.id,
+                    )
+                )
+            )
+        if feed.ahead():
+            self._park(session, sub, feed)
+        elif feed is sub.slow:
+            sub.slow = None
+            self.listen(session, sub)
+        else:
+            self._merge(session, sub, feed)
+        return out
+
+    def _merge(self, session: Session, sub: Subscription, feed: Feed) -> None:
+        sub.recoveries.remove(feed)
+        if feed.recovery is not None and feed.recovery.stop is not None:
+            return  # the whole topic gives these names now
+        if feed.whole and sub.keys and sub.slow is None:
+            self.unlisten(session, sub)
+        sub.whole = sub.whole or feed.whole
+        sub.keys = set() if sub.whole else sub.keys | feed.keys
+        self.join(session, sub)
+
+    def _park(self, session: Session, sub: Subscription, feed: Feed) -> None:
+        self._parked.setdefault(sub.topic, {})[feed] = (session, sub)
+
+    def _doubt(self, topic: Topic[Session], feed: Feed, session: Session, sub: Subscription, now: float) -> None:
+        window = topic.window
+        ahead = feed.ahead()
+        ends = {p: window.ends.get(p, 0) for p, floor in ahead.items() if window.ends.get(p, 0) < floor}
+        feed.doubts = {p: feed.doubts.get(p, now) for p in ends}
+        sure = {
+            p: ends[p]
+            for p, since in feed.doubts.items()
+            if now - since >= (DOUBT if p in window.nexts else DOUBT_UNKNOWN)
+        }
+        if not sure:
+            return
+        gaps = [Gap(p, ahead[p], end, GapReason.RECREATED) for p, end in sorted(sure.items())]
+        feed.cap(sure)
+        del self._parked[topic][feed]
+        self.read(session, sub, feed)
+        self._tell_gap(session, sub, self._gap(session, sub, gaps))
+
+    def _gap(self, session: Session, sub: Subscription, gaps: Sequence[Gap]) -> bytes:
+        """The frame that tells of gaps, which are counted."""
+        sub.topic.metrics.gaps += len(gaps)
+        body = events.gap(sub.topic.name, merged(gaps), sub.topic.window.epoch, sub.position())
+        return session.codec.event(body)
+
+    def _tell_gap(self, session: Session, sub: Subscription, frame: bytes) -> None:
+        if session.codec.tells_gaps:
+            self._metrics.messages_sent["GAP"] += 1
+            self.send(session, frame)
+        else:
+            self.cut(session)
+
+    def _count(self, session: Session, frames: Sequence[bytes]) -> None:
+        session.records += len(frames)
+        self._metrics.messages_sent["MESSAGE"] += len(frames)
+        self._metrics.bytes_sent += sum(map(len, frames))
+
+
+def spelt(topic: str, whole: bool, keys: Iterable[str]) -> list[str]:
+    """The names of one topic as clients see them."""
+    return [topic] * whole + sorted(f"{topic}/{names.spell_key(key)}" for key in keys)
+
+
+def _recreated(topic: Topic[Session], place: Place) -> list[Gap]:
+    starts = topic.window.starts
+    return [Gap(p, offset, starts.get(p, 0), GapReason.RECREATED) for p, offset in sorted(place.items())]
