@@ -185,7 +185,7 @@ class _ToTwisted(logging.Handler):
         }
         if record.exc_info and record.exc_info[1] is not None:
             kind, error, trace = record.exc_info
-            event["log_failure"] = Failure(error, kind, trace)  # type: ignore[no-untyped-call]
+            event["log_failure"] = Failure(error, kind, trace)
         globalLogPublisher(event)
 
 
