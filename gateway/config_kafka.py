@@ -70,16 +70,22 @@ class TopicSettings:
     max_frame_bytes: int = key(
         Size(KiB, 64 * MiB), 960 * KiB, "a record whose frame is larger is left out, and told as a gap"
     )
-    max_lag: float = key(LAG, 60.0, "as there, for this topic", path="slowClient.maxLag", like="slowClient.maxLag")
+    max_lag: float = key(
+        LAG, 60.0, "as slowClient.maxLag, for this topic alone", path="slowClient.maxLag", like="slowClient.maxLag"
+    )
     window_max_bytes: int = key(
-        WINDOW_BYTES, 32 * MiB, "as there, for this topic", path="window.maxBytes", like="window.maxBytes"
+        WINDOW_BYTES,
+        32 * MiB,
+        "as window.maxBytes, for this topic alone",
+        path="window.maxBytes",
+        like="window.maxBytes",
     )
     window_max_age: float = key(
-        WINDOW_AGE, 300.0, "as there, for this topic", path="window.maxAge", like="window.maxAge"
+        WINDOW_AGE, 300.0, "as window.maxAge, for this topic alone", path="window.maxAge", like="window.maxAge"
     )
     partitions: int = key(Whole(1, 1000), 1, "partitions in the embedded log; Kafka knows its own")
     retention: float = key(
-        Duration(1, 7 * DAY),
+        Duration(0.1, 7 * DAY),
         HOUR,
         "how long the embedded log keeps a record (and no more than window.maxBytes a topic)",
     )

@@ -119,7 +119,10 @@ class Redis:
 
 @attrs.frozen(kw_only=True)
 class Auth:
-    """Who may connect. ``secrets`` and ``public_keys`` are what the loader found in text and files."""
+    """Who may connect.
+
+    ``secrets`` and ``public_keys`` are no keys: they are what the loader found in text and files.
+    """
 
     mode: AuthMode = key(
         Choice[AuthMode](("jwt", "none")), "jwt", "none lets everybody in under any name: for development, on loopback"

@@ -81,7 +81,7 @@ class Text:
 
     def show(self, value: str) -> str:
         """Quoted where YAML would take it for something else."""
-        return value if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", value) else f'"{value}"'
+        return value if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*|[0-9]+(\.[0-9]+){3}", value) else f'"{value}"'
 
 
 @attrs.frozen
