@@ -49,10 +49,8 @@ def connected(
     }
 
 
-def subscribed(
-    topic: str, names: Sequence[str], epoch: str | None, position: Mapping[int, int], id: str | None
-) -> Body:
-    return _with_id({"type": "SUBSCRIBED", **subscription(topic, names, epoch, position)}, id)
+def subscribed(subscription: Body, id: str | None) -> Body:
+    return _with_id({"type": "SUBSCRIBED", **subscription}, id)
 
 
 def unsubscribed(topic: str, names: Sequence[str], reason: str, id: str | None) -> Body:

@@ -1,7 +1,7 @@
 """A place in a window from which a session reads, instead of being pushed to.
 
-A session that cannot keep up and one that comes back with a cursor are the same thing: a :class:`Feed`. It reads a chunk
-at a time up to where the topic has been pushed, and is then done with.
+A session that cannot keep up and one that comes back with a cursor are the same thing: a :class:`Feed`. It reads a
+chunk at a time up to where the topic has been pushed, and is then done with.
 """
 
 from __future__ import annotations
@@ -104,11 +104,11 @@ class Feed:
         """The next frames, at most ``CHUNK`` bytes of them, of entries before ``stop``."""
         window, codec, recovery = self.window, self.codec, self.recovery
         if self.addresses is None:
-            found: Iterable[Entry] = window.entries(self.seq, min(stop, self.seq + ENTRIES))
+            found = window.entries(self.seq, min(stop, self.seq + ENTRIES))
         else:
-            found = window.addressed(self.seq, stop, self.addresses, ENTRIES)
+            found = list(window.addressed(self.seq, stop, self.addresses, ENTRIES))
         frames: list[bytes] = []
-        size = looked = 0
+        size = 0
         for entry in found:
             frame = b""
             if self.floors and not self._wants(entry):
@@ -127,10 +127,9 @@ class Feed:
                 size += len(frame)
                 if recovery is not None:
                     recovery.count += 1
-            looked += 1
             self.seq = entry.seq + 1
         else:
-            if looked < ENTRIES:
+            if len(found) < ENTRIES:
                 self.seq = stop
         self.position = window.position(self.seq)
         return frames
@@ -155,7 +154,7 @@ class Feed:
         return place
 
     def ahead(self) -> dict[int, int]:
-        """Of each partition whose cursor is past what this process has read, that cursor (the highest of the names')."""
+        """Of each partition whose cursor is past what this process has read, that cursor (the highest if several)."""
         found: dict[int, int] = {}
         for floors in self.floors.values():
             for partition, floor in floors.items():

@@ -31,7 +31,7 @@ class State(enum.Enum):
 
 @attrs.define(eq=False)
 class Subscription:
-    """What one session holds of one topic. Names that still recover are in ``recoveries``, not in ``whole``, ``keys``."""
+    """What one session holds of one topic. Names that still recover are in ``recoveries`` only."""
 
     topic: Topic[Session]
     user: str

@@ -59,7 +59,8 @@ class Window:
     """Records of one topic by ``seq``, from ``base`` (inclusive) to ``end`` (exclusive).
 
     For each partition the offsets ``starts[p] <= offset < nexts[p]`` are covered: what bears no entry in between is a
-    control record, an aborted transaction or a compacted offset, and no gap. ``ends[p]`` is the log's end as last heard.
+    control record, an aborted transaction or a compacted offset, and no gap. ``ends[p]`` is the log's end as last
+    heard.
     """
 
     def __init__(self, topic: str, max_bytes: int, max_age: float) -> None:
@@ -173,11 +174,10 @@ class Window:
 
     def entries(self, seq: int, stop: int) -> list[Entry]:
         """Entries from ``seq`` (at least ``base``) up to ``stop`` (exclusive)."""
-        found = self._entries[seq - self._first : stop - self._first]
-        return found  # type: ignore[return-value]  # None stands below base only
+        return self._entries[seq - self._first : stop - self._first]  # type: ignore[return-value]  # None is below base
 
     def addressed(self, seq: int, stop: int, addresses: Collection[str], limit: int) -> Iterator[Entry]:
-        """In order, at most ``limit`` entries from ``seq`` up to ``stop`` that are for one of ``addresses``, or for all.
+        """In order, at most ``limit`` entries from ``seq`` up to ``stop`` for one of ``addresses``, or for all.
 
         Costs a search an address, whatever the window holds.
         """

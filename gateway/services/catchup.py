@@ -39,7 +39,7 @@ class CatchUp:
         self._clock = clock
         self._queue: deque[Session] = deque()
         self._call: Any = None
-        # Feeds that have read everything there is and wait for partitions in which their client is ahead of this process.
+        # Feeds that have read all there is and wait for partitions in which their client is ahead of this process.
         self._parked: dict[Topic[Session], dict[Feed, tuple[Session, Subscription]]] = {}
         self.behind = 0  # sessions in state BEHIND
 
@@ -193,7 +193,7 @@ class CatchUp:
             self._tell_gap(session, sub, frames[key])
 
     def opened(self, topic: Topic[Session], warm: Place, first: bool) -> None:
-        """The topic, or partitions of it, can be read now. Records below ``warm`` are for those who ask for the past."""
+        """The topic, or partitions of it, can be read. Records below ``warm`` are for those who ask for the past."""
         for session, sub in self._holding(topic):
             if warm:
                 self._skip(session, sub, warm)

@@ -13,7 +13,6 @@ from operator import attrgetter
 import attrs
 from twisted.logger import Logger
 
-from gateway.core import events
 from gateway.core.feed import CHUNK
 from gateway.core.session import Session
 from gateway.core.topic import Topic

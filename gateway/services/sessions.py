@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Collection, Mapping
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gateway import logs
@@ -22,6 +23,8 @@ from gateway.model import Audience, Encoding, Principal
 from gateway.ports import Authenticator, Channel, Clock
 from gateway.services.catchup import CatchUp
 from gateway.services.subscriptions import Plan, Subscriptions
+
+_log = Logger()
 
 MINUTE = 60.0
 MAX_WAITING = 100  # commands behind a REFRESH that is not answered yet
@@ -161,9 +164,12 @@ class Sessions:
 
     def receive(self, session: Session, payload: bytes, binary: bool) -> None:
         """One whole message of the client."""
+        session.messages += 1
+        self._take(session, payload, binary)
+
+    def _take(self, session: Session, payload: bytes, binary: bool) -> None:
         if session.state is State.CLOSING:
             return
-        session.messages += 1
         if session.waiting is None:
             self._handle(session, payload, binary)
         elif len(session.waiting) < MAX_WAITING:
@@ -215,7 +221,7 @@ class Sessions:
         wants = self._subscriptions.check(session.principal, held, command.names, command.since or {})
         for want in wants:
             told = self._subscriptions.subscribe(session, want, command.id)
-            self._answer(session, {"type": "SUBSCRIBED", **told} | ({"id": command.id} if command.id else {}))
+            self._answer(session, events.subscribed(told, command.id))
 
     def _refresh(self, session: Session, command: commands.Refresh) -> None:
         session.waiting = deque()
@@ -223,7 +229,8 @@ class Sessions:
             lambda principal: self._refreshed(session, principal, command.id),
             lambda failure: self._not_refreshed(session, failure, command.id),
         )
-        done.addBoth(lambda _: self._go_on(session))
+        done.addErrback(lambda failure: self._failed(session, failure, command.id))
+        done.addCallback(lambda _: self._go_on(session))
 
     def _refreshed(self, session: Session, principal: Principal, id: str | None) -> None:
         if session.state is State.CLOSING:
@@ -238,19 +245,22 @@ class Sessions:
                 self._answer(session, events.unsubscribed(topic, ended, "forbidden", id))
         self._answer(session, events.ack("REFRESH", id, self._now(), expiresAt=_spell_time(principal.expires_at)))
 
-    def _not_refreshed(self, session: Session, failure: Failure, id: str | None) -> None:
+    def _not_refreshed(self, session: Session, failure: Failure, id: str | None) -> Failure | None:
         error = failure.value
         if not isinstance(error, GatewayError):
-            raise error
+            return failure
         self._error(session, error, "REFRESH", id)
+        return None
+
+    def _failed(self, session: Session, failure: Failure, id: str | None) -> None:
+        _log.failure("REFRESH failed", failure)
+        self._error(session, GatewayError("the token could not be checked"), "REFRESH", id)
 
     def _go_on(self, session: Session) -> None:
-        """Commands that came behind a REFRESH, which may hold another one."""
-        waiting, session.waiting = session.waiting or deque(), None
-        while waiting and session.waiting is None and session.state is not State.CLOSING:
-            self._handle(session, *waiting.popleft())
-        if session.waiting is not None:
-            session.waiting.extend(waiting)
+        """Commands that came behind a REFRESH; there may be another one among them."""
+        waiting, session.waiting = session.waiting, None
+        for payload, binary in waiting or ():
+            self._take(session, payload, binary)
 
     # --- answers ---
 
