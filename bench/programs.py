@@ -116,7 +116,7 @@ def target(case: Case, topic: str, client: int) -> str:
 def configuration(case: Case, bootstrap: str, topic: str, port: int) -> dict[str, Any]:
     """The daemon's configuration: defaults, but for the limits that a single machine full of clients runs into."""
     settings: dict[str, Any] = {
-        "server": {"host": "127.0.0.1", "port": port, "drain": {"timeout": "2s", "pace": 100000}},
+        "server": {"host": "127.0.0.1", "port": port},
         "kafka": {"bootstrapServers": bootstrap, "topics": [{"name": topic, "audience": case.audience}]},
         "auth": {"secret": SECRET},
         "limits": {
