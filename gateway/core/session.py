@@ -45,6 +45,10 @@ class Subscription:
         """Whether any name is past its recovery."""
         return self.whole or bool(self.keys)
 
+    def settled(self) -> bool:
+        """Whether any name does not recover: it is pushed, or read because of slowness, or was told RECOVERED."""
+        return self.holds() or any(feed.recovery is None or feed.recovery.told for feed in self.recoveries)
+
     def addresses(self) -> frozenset[str] | None:
         """What is listened to; None: everything."""
         return self.topic.addresses(self.user, self.whole, self.keys)

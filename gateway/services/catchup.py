@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gateway.core import events, names
 from gateway.core.feed import Feed, merged
-from gateway.core.roster import Roster
 from gateway.core.session import Session, State, Subscription
 from gateway.core.topic import Topic
-from gateway.core.window import Entry
 from gateway.errors import Close
 from gateway.metrics import Metrics
-from gateway.model import Gap, GapReason
+from gateway.model import Gap
 from gateway.ports import Clock
 
 TURN = 0.005  # seconds that reading takes before other work of the reactor gets its turn
-DOUBT = 5.0  # seconds that the log's end may stay below a cursor before the cursor is taken to be of another log
-DOUBT_UNKNOWN = 15.0  # the same for a partition not known yet: metadata may be 10 s old
 
 Place = Mapping[int, int]
 
@@ -33,8 +29,7 @@ Place = Mapping[int, int]
 class CatchUp:
     """Reads for sessions that are behind, and moves sessions between being pushed to and reading."""
 
-    def __init__(self, roster: Roster, metrics: Metrics, clock: Clock) -> None:
-        self._roster = roster
+    def __init__(self, metrics: Metrics, clock: Clock) -> None:
         self._metrics = metrics
         self._clock = clock
         self._queue: deque[Session] = deque()
@@ -101,7 +96,7 @@ class CatchUp:
         elif session.stalled:
             self._slow(session, sub, sub.topic.delivered, self._clock.seconds())
         elif sub.topic.warm_until:
-            self._skip(session, sub, sub.topic.warm_until)
+            self.skip(session, sub, sub.topic.warm_until)
         else:
             self.listen(session, sub)
 
@@ -159,68 +154,30 @@ class CatchUp:
         """A gap came up that a client of this encoding cannot be told of."""
         self.end(session, Close.TOO_SLOW, "records are missing; come back at latest")
 
-    # --- what befalls a topic ---
+    def gap(self, session: Session, sub: Subscription, gaps: Sequence[Gap]) -> bytes:
+        """The frame that tells this session of gaps."""
+        body = events.gap(sub.topic.name, merged(gaps), sub.topic.window.epoch, sub.position())
+        return session.codec.event(body)
 
-    def tell_all(self, topic: Topic[Session], entry: Entry) -> None:
-        """Push an entry to everybody who listens, whatever the address: a gap of the log's own."""
-        for session, sub in self._holding(topic):
-            if sub.holds() and sub.slow is None:
-                if not session.codec.tells_gaps:
-                    self.cut(session)
-                    continue
-                topic.metrics.gaps += 1
-                self._metrics.messages_sent["GAP"] += 1
-                self.send(session, topic.window.view(entry, session.codec))
+    def tell_gaps(self, session: Session, sub: Subscription, frame: bytes, gaps: int) -> None:
+        """Send such a frame; ``gaps``: how many it tells of."""
+        if session.codec.tells_gaps:
+            sub.topic.metrics.gaps += gaps
+            self._metrics.messages_sent["GAP"] += 1
+            self.send(session, frame)
+        else:
+            self.cut(session)
 
-    def places(self, topic: Topic[Session]) -> dict[Session, dict[int, int]]:
-        """Where everybody is who has names of the topic that do not recover."""
-        return {session: sub.position() for session, sub in self._holding(topic)}
+    def parked(self) -> list[tuple[Topic[Session], Feed, Session, Subscription]]:
+        """Feeds whose client is ahead of this process."""
+        return [(topic, feed, *of) for topic, feeds in self._parked.items() for feed, of in feeds.items()]
 
-    def recreated(self, topic: Topic[Session], places: Mapping[Session, Place]) -> None:
-        """The topic was made anew: everybody goes on at its start, and is told what that costs."""
-        self._parked.pop(topic, None)
-        frames: dict[tuple[tuple[int, int], ...], bytes] = {}  # most are at the same place
-        for session, sub in self._holding(topic):
-            for feed in sub.feeds():
-                feed.restart(_recreated(topic, feed.place()))
-                self.read(session, sub, feed)
-            if all(feed.recovery is not None and not feed.recovery.told for feed in sub.recoveries) and not sub.holds():
-                continue  # told by RECOVERED
-            place = places[session]
-            key = tuple(sorted(place.items()))
-            if key not in frames:
-                frames[key] = self._gap(session, sub, _recreated(topic, place))
-            self._tell_gap(session, sub, frames[key])
-
-    def opened(self, topic: Topic[Session], warm: Place, first: bool) -> None:
-        """The topic, or partitions of it, can be read. Records below ``warm`` are for those who ask for the past."""
-        for session, sub in self._holding(topic):
-            if warm:
-                self._skip(session, sub, warm)
-            if not first:
-                continue
-            for feed in sub.recoveries:
-                if feed.recovery is not None and not feed.recovery.told:
-                    feed.begin()
-                    self.read(session, sub, feed)
-            if sub.holds():
-                self.send(session, session.codec.event(events.position(topic.name, topic.window.epoch, sub.position())))
-        self.wake(topic)
-
-    def tick(self, now: float) -> None:
-        """Once a second: a cursor above the log's end, for long, belongs to a log that is no more."""
-        for topic, parked in list(self._parked.items()):
-            if topic.window.epoch is not None:
-                for feed, (session, sub) in list(parked.items()):
-                    self._doubt(topic, feed, session, sub, now)
+    def unpark(self, session: Session, sub: Subscription, feed: Feed) -> None:
+        """Let it look again now."""
+        self._parked.get(sub.topic, {}).pop(feed, None)
+        self.read(session, sub, feed)
 
     # --- inside ---
-
-    def _holding(self, topic: Topic[Session]) -> Iterator[tuple[Session, Subscription]]:
-        for session in list(self._roster.by_id.values()):
-            sub = session.subscriptions.get(topic.name)
-            if sub is not None:
-                yield session, sub
 
     def _slow(self, session: Session, sub: Subscription, seq: int, since: float) -> Feed:
         """Read from here on what was pushed."""
@@ -229,7 +186,7 @@ class CatchUp:
         session.reading.append((sub, sub.slow))
         return sub.slow
 
-    def _skip(self, session: Session, sub: Subscription, floors: Place) -> None:
+    def skip(self, session: Session, sub: Subscription, floors: Place) -> None:
         """Do not give records below ``floors`` to names that have asked for no past."""
         if not sub.holds():
             return
@@ -288,7 +245,9 @@ class CatchUp:
             if recovery is not None and not recovery.told:
                 recovery.gaps += lost
             else:
-                out.append(self._gap(session, sub, lost))
+                sub.topic.metrics.gaps += len(lost)
+                self._metrics.messages_sent["GAP"] += 1
+                out.append(self.gap(session, sub, lost))
         frames = [] if feed.cut else feed.read(stop := self._stop(sub, feed))
         self._count(session, frames)
         out += frames
@@ -359,37 +318,6 @@ class CatchUp:
     def _park(self, session: Session, sub: Subscription, feed: Feed) -> None:
         self._parked.setdefault(sub.topic, {})[feed] = (session, sub)
 
-    def _doubt(self, topic: Topic[Session], feed: Feed, session: Session, sub: Subscription, now: float) -> None:
-        window = topic.window
-        ahead = feed.ahead()
-        ends = {p: window.ends.get(p, 0) for p, floor in ahead.items() if window.ends.get(p, 0) < floor}
-        feed.doubts = {p: feed.doubts.get(p, now) for p in ends}
-        sure = {
-            p: ends[p]
-            for p, since in feed.doubts.items()
-            if now - since >= (DOUBT if p in window.nexts else DOUBT_UNKNOWN)
-        }
-        if not sure:
-            return
-        gaps = [Gap(p, ahead[p], end, GapReason.RECREATED) for p, end in sorted(sure.items())]
-        feed.cap(sure)
-        del self._parked[topic][feed]
-        self.read(session, sub, feed)
-        self._tell_gap(session, sub, self._gap(session, sub, gaps))
-
-    def _gap(self, session: Session, sub: Subscription, gaps: Sequence[Gap]) -> bytes:
-        """The frame that tells of gaps, which are counted."""
-        sub.topic.metrics.gaps += len(gaps)
-        body = events.gap(sub.topic.name, merged(gaps), sub.topic.window.epoch, sub.position())
-        return session.codec.event(body)
-
-    def _tell_gap(self, session: Session, sub: Subscription, frame: bytes) -> None:
-        if session.codec.tells_gaps:
-            self._metrics.messages_sent["GAP"] += 1
-            self.send(session, frame)
-        else:
-            self.cut(session)
-
     def _count(self, session: Session, frames: Sequence[bytes]) -> None:
         session.records += len(frames)
         self._metrics.messages_sent["MESSAGE"] += len(frames)
@@ -399,8 +327,3 @@ class CatchUp:
 def spelt(topic: str, whole: bool, keys: Iterable[str]) -> list[str]:
     """The names of one topic as clients see them."""
     return [topic] * whole + sorted(f"{topic}/{names.spell_key(key)}" for key in keys)
-
-
-def _recreated(topic: Topic[Session], place: Place) -> list[Gap]:
-    starts = topic.window.starts
-    return [Gap(p, offset, starts.get(p, 0), GapReason.RECREATED) for p, offset in sorted(place.items())]

@@ -22,6 +22,7 @@ from gateway.metrics import Metrics
 from gateway.model import Deleted, Fetched, Gap, GapReason, LogEvent, Lost, Opened
 from gateway.ports import Clock
 from gateway.services.catchup import CatchUp
+from gateway.services.changes import Changes
 
 _log = Logger()
 _seq = attrgetter("seq")
@@ -48,6 +49,7 @@ class Dispatcher:
         topics: Iterable[Topic[Session]],
         codecs: Sequence[Codec],
         catch_up: CatchUp,
+        changes: Changes,
         total_bytes: int,
         metrics: Metrics,
         clock: Clock,
@@ -55,6 +57,7 @@ class Dispatcher:
         self._topics = {topic.name: topic for topic in topics}
         self._codecs = codecs
         self._catch_up = catch_up
+        self._changes = changes
         self._total_bytes = total_bytes
         self._metrics = metrics
         self._clock = clock
@@ -220,7 +223,7 @@ class Dispatcher:
             _log.warn("retention overtook the reader", topic=topic.name, partition=gap.partition, next=gap.next)
             entry = topic.window.lose(gap, arrived)
             topic.delivered = topic.window.end
-            self._catch_up.tell_all(topic, entry)
+            self._changes.tell_all(topic, entry)
             self._catch_up.wake(topic)
         elif isinstance(event, Deleted):
             _log.warn("topic is deleted; its subscriptions stay", topic=topic.name)
@@ -229,18 +232,18 @@ class Dispatcher:
 
     def _opened(self, topic: Topic[Session], event: Opened) -> None:
         before, old = topic.window.epoch, dict(topic.window.nexts)
-        places = self._catch_up.places(topic) if before not in (None, event.epoch) else {}
+        places = self._changes.places(topic) if before not in (None, event.epoch) else {}
         topic.window.open(event.epoch, event.partitions)
         topic.delivered = topic.window.end
         if before is not None and before != event.epoch:
             topic.warm_until.clear()
             topic.metrics.lag.clear()
             _log.warn("topic was made anew", topic=topic.name, epoch=event.epoch, was=before, read=str(old))
-            self._catch_up.recreated(topic, places)
+            self._changes.recreated(topic, places)
             return
         warm = {p: start.live for p, start in event.partitions.items() if start.first < start.live and p not in old}
         topic.warm_until.update(warm)
-        self._catch_up.opened(topic, warm, first=before is None)
+        self._changes.opened(topic, warm, first=before is None)
 
 
 def _pieces(topic: Topic[Session], entries: Sequence[Entry], codec: Codec) -> Iterator[tuple[bytes, int, int]]:
