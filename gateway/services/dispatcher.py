@@ -95,9 +95,10 @@ class Dispatcher:
         self._bound_all()
 
     def tick(self, now: float) -> None:
-        """Once a second: windows age although nothing comes."""
+        """Once a second: windows age although nothing comes, and cursors may turn out to be of another log."""
         for topic in self._topics.values():
             topic.trim(now)
+        self._changes.tick(now)
 
     def topics(self) -> list[TopicInfo]:
         """Every configured topic as it stands."""
