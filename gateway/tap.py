@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, cast
 
 from twisted.application.service import MultiService
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.logfile import LogFile
 
@@ -40,21 +39,42 @@ class Options(usage.Options):
     ]
 
     def postOptions(self) -> None:
-        """Read the configuration, and let twistd log as it says unless twistd's own options say otherwise."""
+        """Read the configuration."""
         try:
             self.settings = load(self["config"], os.environ)
         except ConfigError as error:
             raise SystemExit(str(error)) from None
-        twistd = getattr(self, "parent", None)
-        if twistd is not None and not twistd["logger"] and not twistd["syslog"]:
-            twistd["logger"] = _observer_factory(twistd, self.settings)
 
 
 def makeService(options: Options) -> MultiService:
     """The gateway, as twistd runs it. Opens nothing."""
     logs.adopt_stdlib()
     sys.excepthook = _plainly
-    return _build(options.settings, options["config"])
+    service = _Plugged(options.parent, options.settings)
+    _build(options.settings, options["config"]).setServiceParent(service)
+    return service
+
+
+class _Plugged(MultiService):
+    """What twistd gets. ``twistd`` is its own options: they say where the log goes."""
+
+    def __init__(self, twistd: Any, config: Config) -> None:
+        super().__init__()
+        self._twistd = twistd
+        self._config = config
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Be part of an application, and its log observer, which counts unless the operator has named one (AppLogger in
+        ``twisted.application.app``)."""
+        if not self._twistd["syslog"]:
+            parent.setComponent(ILogObserver, self._observer())
+        super().setServiceParent(parent)
+
+    def _observer(self) -> logs.Observer:
+        """Our lines, to where twistd would have written its own."""
+        name = self._twistd["logfile"] or ("" if self._twistd["nodaemon"] else "twistd.log")
+        stream: Any = sys.stdout.buffer if name == "-" else LogFile.fromFullPath(name) if name else _stderr()
+        return logs.Observer(self._config.logger.level, self._config.logger.format, stream)
 
 
 def run_foreground(config_path: str | None) -> int:
@@ -89,17 +109,6 @@ def _reactor() -> Any:
     # Twisted's timers follow the wall clock: where that steps by an hour, all of them fire, or none does for an hour.
     cast("Any", reactor).seconds = time.monotonic
     return reactor
-
-
-def _observer_factory(twistd: Any, config: Config) -> Callable[[], logs.Observer]:
-    """What twistd's AppLogger calls once it starts: our lines, to where twistd would have written its own."""
-
-    def observer() -> logs.Observer:
-        name = twistd["logfile"] or ("" if twistd["nodaemon"] else "twistd.log")
-        stream: Any = sys.stdout.buffer if name == "-" else LogFile.fromFullPath(name) if name else _stderr()
-        return logs.Observer(config.logger.level, config.logger.format, stream)
-
-    return observer
 
 
 def _stderr() -> Any:

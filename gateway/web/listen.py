@@ -71,7 +71,7 @@ class Listener(Service):
         return gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
 
     def _error(self, endpoint: str, why: str) -> GatewayError:
-        return GatewayError(f"cannot listen on {endpoint} ({self._setting}): {why}", Kind.UNAVAILABLE)
+        return GatewayError(f"cannot listen: {why}: {endpoint} ({self._setting})", Kind.UNAVAILABLE)
 
 
 def _now(listening: Deferred[Any]) -> Any:
