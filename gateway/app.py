@@ -21,7 +21,7 @@ from gateway.config import Config, notices
 from gateway.core.roster import Roster
 from gateway.core.session import Session
 from gateway.core.topic import Topic
-from gateway.core.wire import Envelope, Raw
+from gateway.core.wire import Codec, Envelope, Raw
 from gateway.log.memory import MemoryLog
 from gateway.metrics import Metrics
 from gateway.model import Encoding
@@ -69,7 +69,7 @@ def build(config: Config, reactor: Any, wall: Callable[[], float], source: str |
     subscriptions = Subscriptions(topics, config.limits, catch_up, clock)
     jwks = _jwks(config, clock, reactor)
     authenticator = JwtAuthenticator(config.auth, clock, jwks)
-    by_encoding = {Encoding.ENVELOPE: envelope, Encoding.RAW: raw}
+    by_encoding: dict[Encoding, Codec] = {Encoding.ENVELOPE: envelope, Encoding.RAW: raw}
     sessions = Sessions(roster, subscriptions, catch_up, authenticator, by_encoding, config.limits, metrics, clock)
     reader, writer = _log_of(config, clock, reactor, metrics)
 
@@ -96,7 +96,8 @@ def build(config: Config, reactor: Any, wall: Callable[[], float], source: str |
     metrics.sessions_behind = lambda: catch_up.behind
 
     gateway = Gateway(config, source, drain, clock)
-    public = Port(config, door, websockets, public_site(parts), clock)
+    site = public_site(parts)
+    public = Port(config, door, websockets, site, clock, metrics, site.max_body)
     endpoints = server.listen or (tcp(server.host, server.port),)
     children: list[Service] = [
         Signals(reactor, gateway.end_now),

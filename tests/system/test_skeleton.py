@@ -89,7 +89,7 @@ def test_the_log_says_what_serves_and_what_it_cannot_do(daemon: Daemon) -> None:
 def test_a_redis_that_is_configured_is_said_not_to_be_used(tmp_path: Path) -> None:
     """The predecessor's configuration names a Redis; nobody may believe that it is asked."""
     with Daemon({"redis": {"addr": "localhost:6379"}}, tmp_path) as daemon:
-        assert "redis.addr is not used yet" in daemon.log()
+        assert "redis.addr is set, and not used yet" in daemon.log()
 
 
 def test_no_authentication_warns_at_every_start(tmp_path: Path) -> None:
