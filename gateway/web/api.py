@@ -77,6 +77,7 @@ class Api:
         self._keys = [_digest(key) for key in config.admin.api_keys]
         self._settings = {topic.name: topic for topic in config.kafka.topics}
         self._log_name = "kafka" if config.kafka.bootstrap_servers else "embedded"
+        self._max_bytes = config.publish.max_bytes
         self._sessions = sessions
         self._topics = topics
         self._reader = reader
@@ -134,6 +135,8 @@ class Api:
         if "userId" in body:
             key, data = _address(topic, text(body, "userId"), key, data, headers)
         value = _value(data)
+        if len(value) + len(key or b"") > self._max_bytes:
+            raise Refused(f"key and data: more than {self._max_bytes} bytes (publish.maxBytes)", Kind.TOO_LARGE)
         try:
             written = await self._writer.publish(topic.name, key, value, headers)
         except GatewayError as error:
