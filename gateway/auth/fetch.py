@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
@@ -31,9 +31,9 @@ class Fetcher:
         self._agent: Any = Agent(reactor, connectTimeout=TIMEOUT, pool=self._connections)
 
     def __call__(self) -> Deferred[bytes]:
-        """Errbacks with ValueError for an answer that is none, TimeoutError, or what Twisted tells of the network. Its
-        connection is gone then; also where it is cancelled."""
-        return Deferred.fromCoroutine(self._fetch()).addTimeout(TIMEOUT, self._reactor)
+        """Errbacks with ValueError for an answer that is none, or none in time, else with what Twisted tells of the
+        network. Its connection is gone then; also where it is cancelled."""
+        return Deferred.fromCoroutine(self._fetch()).addTimeout(TIMEOUT, self._reactor, _too_late)
 
     async def _fetch(self) -> bytes:
         client = HTTPClient(self._agent)  # a new one each time: it would keep cookies
@@ -52,6 +52,10 @@ class Fetcher:
             return await body.whole
         finally:
             self._connections.abort()
+
+
+def _too_late(_result: object, timeout: float) -> NoReturn:
+    raise ValueError(f"no whole answer within {timeout:g} s")
 
 
 class _Connections(HTTPConnectionPool):

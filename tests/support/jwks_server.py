@@ -58,6 +58,8 @@ class Signer:
 class JwksServer:
     """Serves a JWK set on 127.0.0.1, from a thread; ``requests`` counts what was asked. Used as a context."""
 
+    _reply: Reply
+
     def __init__(self, *signers: Signer) -> None:
         self.requests = 0
         self._released = threading.Event()
@@ -105,7 +107,11 @@ class JwksServer:
             handler.end_headers()
             handler.wfile.write(body)
 
-        self._reply: Reply = reply
+        self._reply = reply
+
+    def reply(self, reply: Reply) -> None:
+        """Whatever ``reply`` writes, from now on."""
+        self._reply = reply
 
     def endless(self) -> None:
         """A body that never ends, from now on."""
