@@ -73,7 +73,7 @@ def build(config: Config, reactor: Any, wall: Callable[[], float], source: str |
     sessions = Sessions(roster, subscriptions, catch_up, authenticator, by_encoding, config.limits, metrics, clock)
     reader, writer = _log_of(config, clock, reactor, metrics)
 
-    drain = Drain(config.server.drain, sessions, clock)
+    drain = Drain(config.server, sessions, clock)
     keepalive = KeepAlive(config, sessions, clock, random)
     door: Door[Plan] = Door(
         config,
@@ -96,8 +96,7 @@ def build(config: Config, reactor: Any, wall: Callable[[], float], source: str |
     metrics.sessions_behind = lambda: catch_up.behind
 
     gateway = Gateway(config, source, drain, clock)
-    site = public_site(parts)
-    public = Port(config, door, websockets, site, clock, metrics, site.max_body)
+    public = Port(config, door, websockets, public_site(parts), clock, metrics)
     endpoints = server.listen or (tcp(server.host, server.port),)
     children: list[Service] = [
         Signals(reactor, gateway.end_now),

@@ -62,6 +62,7 @@ class Progress(NamedTuple):
     waiting: int  # accepted by push, not yet taken by the kernel
     acked: int  # acknowledged by the peer's kernel so far (TCP_INFO tcpi_bytes_acked)
     in_flight: int  # packets sent and not acknowledged (TCP_INFO tcpi_unacked); 0 for a closed window
+    paused: bool = False  # nothing is read from the client while its answers pile up
 
 
 class Channel(Protocol):
@@ -70,6 +71,9 @@ class Channel(Protocol):
     def push(self, data: bytes) -> bool:
         """Send. True: the kernel took everything; False: something waits, and ``Sessions.drained`` will be called once
         nothing does. Never raises; a lost connection swallows it."""
+
+    def answer(self, data: bytes) -> bool:
+        """As ``push``, for answers to the client's own input: while more than 64 KiB of these wait, reading pauses."""
 
     def close(self, code: Close, reason: str = "") -> None:
         """Send a close frame behind what waits, then end, within ``server.writeTimeout``. Twice is once."""
@@ -90,5 +94,5 @@ class Clock(Protocol):
     def wall(self) -> float:
         """Seconds since 1970: for tokens and timestamps only."""
 
-    def callLater(self, delay: float, call: Callable[..., object], *args: Any) -> Any:  # noqa: N802 - Twisted's name
+    def callLater(self, delay: float, call: Callable[..., object], /, *args: Any) -> Any:  # noqa: N802 - Twisted's
         """As IReactorTime's."""

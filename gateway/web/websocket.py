@@ -1,0 +1,426 @@
+"""One client's WebSocket connection: finished bytes out, whole messages in. It knows nothing of topics.
+
+Autobahn is the frame parser: it checks every rule of RFC 6455 and 7692 on what clients send. What Autobahn would do by
+itself on a connection (answer handshakes, send, ping, close, keep timers and statistics) is done here instead, because
+each of these needs another behaviour under load or attack (``docs/design.md``, The edge).
+
+Outwards, :meth:`GatewayProtocol.push` is the hot path: as long as nothing waits, bytes go from the caller's hands into
+the socket, without a turn of the reactor. What the kernel does not take waits in the transport, and the session hears
+of it. The kernel is kept from becoming a queue by ``TCP_NOTSENT_LOWAT``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import socket
+import struct
+from typing import Any
+
+import attrs
+from autobahn.websocket.protocol import WebSocketProtocol
+from autobahn.websocket.utf8validator import Utf8Validator
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPullProducer
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from gateway.core.limits import TokenBucket
+from gateway.core.session import Session
+from gateway.core.wire import close_frame, frame
+from gateway.errors import Close
+from gateway.ports import Clock, Progress
+from gateway.services.door import Admission, Farewell
+from gateway.services.keepalive import KeepAlive, Pulse
+from gateway.services.sessions import Sessions
+from gateway.services.subscriptions import Plan
+from gateway.web import deflate
+
+_log = Logger()
+
+CLOSE, PONG = 8, 10  # opcodes
+CHUNK = 4096  # bytes given to the parser at a time: it copies what is left once a frame
+MAX_ANSWERS = 64 * 1024  # bytes of answers that may wait before reading pauses
+MAX_FRAGMENTS = 1024  # frames of one message
+# Frames beside the first of each message (PINGs, PONGs nobody asked for, continuations): a second, and at once.
+EXTRA_FRAMES, EXTRA_BURST = 200, 2048
+LINGER = 1.0  # seconds of reading and dropping after a close frame: a close with unread input would reset it away
+UNSENT = 16 * 1024  # bytes the kernel takes beyond what the peer's window lets out
+NO_STATUS, ABNORMAL = 1005, 1006  # RFC 6455 section 7.4.1: never sent
+_UNLIMITED = 2**31 - 1
+_SLACK = 1024  # Autobahn cuts a message at its own limit; ours must be seen to be exceeded
+_MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+_TCP_INFO = struct.Struct("=24xI92xQ")  # linux/tcp.h: tcpi_unacked, tcpi_bytes_acked
+_NEGOTIATED = deflate.inflater()  # stands for "deflate was agreed" between messages
+
+
+@attrs.frozen
+class Upgrade:
+    """What the answer to a valid opening handshake depends on."""
+
+    key: str
+    extensions: str  # Sec-WebSocket-Extensions as it came
+
+
+@attrs.frozen
+class WebSockets:
+    """What all connections share."""
+
+    sessions: Sessions
+    keepalive: KeepAlive
+    clock: Clock
+    message_bytes: int
+    compression: bool
+    write_timeout: float  # seconds
+
+    isServer = True  # noqa: N815 - Autobahn's name; it asks its factory
+
+    def switch(self, transport: Any, upgrade: Upgrade, outcome: Admission[Plan] | Farewell, early: bytes) -> None:
+        """Make ``transport`` a WebSocket. ``early``: what came behind the request."""
+        protocol = GatewayProtocol(self)
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+        protocol.begin(upgrade, outcome, early)
+
+
+class _Silence:
+    """Autobahn's log: what matters is logged here, without payloads."""
+
+    def debug(self, *args: object, **kwargs: object) -> None:
+        """Nothing."""
+
+    info = warn = error = debug
+
+
+@implementer(IHalfCloseableProtocol, IPullProducer)
+class GatewayProtocol(Protocol, WebSocketProtocol):
+    """Implements ``ports.Channel``.
+
+    The attributes of the class are those of a connection that is gone: ``connectionLost`` empties the instance, which
+    leaves no circle for the cyclic collector, and whoever still holds it may push, close and abort without effect.
+    """
+
+    session: Session | None = None
+    _pulse: Pulse | None = None
+    _slot: Any = None
+    _send: Any = staticmethod(len)  # bytes taken
+    _pushed = 0  # bytes accepted
+    _waiting = False  # something is in the transport's buffer
+    _answers = 0  # bytes of answers since something began to wait
+    _paused = False  # reading
+    _code: int | None = ABNORMAL  # set: the connection is closing, or gone
+    _timer: Any = None
+    _unread = b""  # received, and not yet given to the parser
+    _extra: TokenBucket | None = None
+    _is_tcp = False
+    transport: Any = None
+
+    # What Autobahn's parser looks at.
+    log = _Silence()
+    data = b""
+    current_frame: Any = None
+    inside_message = False
+    websocket_version = 13
+    applyMask = requireMaskedClientFrames = utf8validateIncoming = True  # noqa: N815
+    logFrames = logOctets = failedByMe = False  # noqa: N815
+    trackedTimings = autoPingTimeoutCall = autoPingPending = None  # noqa: N815
+    maxFramePayloadSize = 0  # noqa: N815 - a message's limit holds for its frames
+    state = WebSocketProtocol.STATE_CONNECTING  # anything but open: keeps no statistics
+    _perMessageCompress = None  # noqa: N815
+
+    def __init__(self, shared: WebSockets) -> None:
+        # Not Autobahn's __init__: it makes Deferreds that hold the connection in a circle.
+        self.factory: Any = shared
+        self._code = None
+
+    # The beginning
+
+    def begin(self, upgrade: Upgrade, outcome: Admission[Plan] | Farewell, early: bytes) -> None:
+        """Answer the handshake and open the session, or say why not."""
+        self._slot = outcome.slot
+        sock = self.transport.getHandle()
+        self._is_tcp = sock.family != socket.AF_UNIX
+        if self._is_tcp:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._limit_kernel(UNSENT)
+        self._send = sock.send
+        self.push(self._response(upgrade, outcome.subprotocol))
+        if isinstance(outcome, Farewell):
+            self.close(outcome.code, outcome.reason)
+            return
+        shared = self.factory
+        try:
+            self.session = shared.sessions.open(outcome.principal, outcome.plan, self, outcome.address)
+        except Exception:
+            _log.failure("a session did not open")
+            self.close(Close.INTERNAL)
+            return
+        if self._code is None:
+            self._pulse = shared.keepalive.add(self.session, self)
+            if self._waiting:
+                shared.keepalive.waiting(self._pulse)
+            if early:
+                self.dataReceived(early)
+
+    def _response(self, upgrade: Upgrade, subprotocol: str | None) -> bytes:
+        accept = base64.b64encode(hashlib.sha1(upgrade.key.encode() + _MAGIC, usedforsecurity=False).digest())
+        lines = [
+            "HTTP/1.1 101 Switching Protocols",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Accept: {accept.decode()}",
+        ]
+        if subprotocol is not None:
+            lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+        if self.factory.compression and (extension := deflate.negotiate(upgrade.extensions)):
+            self._perMessageCompress = _NEGOTIATED
+            lines.append(f"Sec-WebSocket-Extensions: {extension}")
+        return "\r\n".join((*lines, "\r\n")).encode()
+
+    def _limit_kernel(self, unsent: int) -> None:
+        """How many bytes the kernel takes that it cannot send yet. A UNIX socket has its send buffer for that."""
+        sock = self.transport.getHandle()
+        if self._is_tcp:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(unsent, 1 << 18))
+
+    # Out
+
+    def push(self, data: bytes) -> bool:
+        """As ``Channel.push``. At a hundred thousand calls a second every name that is looked up here counts."""
+        if self._waiting:
+            self._pushed += len(data)
+            self.transport.write(data)
+            return False
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the peer has gone; the reactor has not told yet
+            self.abort()
+            return True
+        self._pushed += len(data)
+        return sent == len(data) or self._wait(data[sent:])
+
+    def answer(self, data: bytes) -> bool:
+        """As ``Channel.answer``: a client that sends and does not read is not listened to for a while."""
+        if self.push(data):
+            return True
+        self._answers += len(data)
+        if self._answers > MAX_ANSWERS and not self._paused:
+            self._paused = True
+            self.transport.pauseProducing()
+        return False
+
+    def _wait(self, rest: bytes) -> bool:
+        transport = self.transport
+        # A pull producer is asked for more whenever the buffer has run empty, and once at its registration.
+        transport.registerProducer(self, False)
+        self._waiting = True
+        transport.write(rest)
+        if self._pulse is not None:
+            self.factory.keepalive.waiting(self._pulse)
+        return False
+
+    def resumeProducing(self) -> None:
+        """Nothing waits any more."""
+        if not self._waiting:
+            return
+        self.transport.unregisterProducer()
+        self._waiting = False
+        self._answers = 0
+        if self._pulse is not None:
+            self.factory.keepalive.drained(self._pulse)
+        if self.session is not None:
+            self.factory.sessions.drained(self.session)
+        if self._paused and self._code is None and self._answers <= MAX_ANSWERS:
+            self._paused = False
+            self.transport.resumeProducing()
+            self._parse()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; ``connectionLost`` follows."""
+
+    def progress(self) -> Progress:
+        """As ``Channel.progress``."""
+        transport = self.transport
+        if transport is None or not transport.connected:
+            return Progress(0, 0, 0)
+        waiting = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        if not self._is_tcp:
+            return Progress(waiting, self._pushed - waiting, 0, self._paused)
+        info = transport.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        in_flight, acked = _TCP_INFO.unpack(info)
+        return Progress(waiting, acked, in_flight, self._paused)
+
+    # The end
+
+    def close(self, code: Close, reason: str = "") -> None:
+        """As ``Channel.close``."""
+        if self._code is None:
+            self._end(code, close_frame(code, reason))
+
+    def abort(self) -> None:
+        """As ``Channel.abort``."""
+        if self.transport is not None:
+            self._send, self._waiting = len, False
+            self.transport.abortConnection()
+
+    def _end(self, code: int, last: bytes) -> None:
+        """Send ``last`` behind what waits, half-close, and give the peer a while to take it."""
+        self._code = code
+        self._send, self._unread, self.data = len, b"", b""
+        transport, shared = self.transport, self.factory
+        if self._pulse is not None:
+            shared.keepalive.remove(self._pulse)
+        if self._waiting:
+            self._waiting = False
+            transport.unregisterProducer()
+        try:
+            self._limit_kernel(_UNLIMITED)  # else a peer whose window is closed would never be sent the close frame
+        except OSError:
+            self.abort()
+            return
+        if self._paused:
+            self._paused = False
+            transport.resumeProducing()
+        self._timer = shared.clock.callLater(shared.write_timeout, self.abort)
+        transport.write(last)
+        transport.loseWriteConnection()
+
+    def writeConnectionLost(self) -> None:
+        """The kernel has all: read and drop what the peer still sends, then close."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self.factory.clock.callLater(LINGER, self.transport.loseConnection)
+
+    def readConnectionLost(self) -> None:
+        """The peer has sent all it will: with a close frame this is the end of the handshake, without it a loss."""
+        if self._code is None:
+            self.abort()
+        else:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """Tell everybody once, and forget everything."""
+        shared, session = self.factory, self.session
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if self._pulse is not None:
+            shared.keepalive.remove(self._pulse)
+        self._slot.release()
+        code = ABNORMAL if self._code is None else self._code
+        self.__dict__.clear()
+        if session is not None:
+            shared.sessions.closed(session, code)
+
+    # In
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes of the client."""
+        if self._code is None:
+            self._unread += data
+            if not self._paused:
+                self._parse()
+
+    def _parse(self) -> None:
+        """Give the parser what has come, until a frame ends the connection or answers pile up."""
+        try:
+            fed = bool(self.data)
+            while self._code is None and not self._paused:
+                if not fed:
+                    if not self._unread:
+                        break
+                    self.data += self._unread[:CHUNK]
+                    self._unread = self._unread[CHUNK:]
+                fed = self.processData()
+        except Exception:
+            _log.failure("a message of a client failed")
+            self.close(Close.INTERNAL)
+
+    def onFrameBegin(self) -> None:
+        """A frame's header is valid. What holds state is made for one message and dropped with it."""
+        header = self.current_frame
+        if header.opcode < CLOSE and not self.inside_message:
+            self.utf8validator = Utf8Validator()
+            if header.rsv:
+                self._perMessageCompress = deflate.inflater()
+        super().onFrameBegin()
+
+    def _onMessageBegin(self, binary: bool) -> None:
+        self._is_binary = binary
+        self.message_data: Any = []
+        self.message_data_total_length = self._size = self._fragments = 0
+        self.maxMessagePayloadSize = self.factory.message_bytes + (self.factory.message_bytes >> 10) + _SLACK
+
+    def _onMessageFrameBegin(self, length: int) -> None:
+        """A frame that is too long is refused before any of it is kept; a deflated one is weighed by what comes out."""
+        self._fragments += 1
+        self.message_data_total_length += length
+        limit = self.maxMessagePayloadSize if self._isMessageCompressed else self.factory.message_bytes
+        if self.message_data_total_length > limit or self._fragments > MAX_FRAGMENTS:
+            self._max_message_size_exceeded()
+        elif self._fragments > 1:
+            self._count_extra()
+
+    def _onMessageFrameData(self, payload: bytes) -> None:
+        self._size += len(payload)
+        self.message_data.append(payload)
+        if self._size > self.factory.message_bytes:
+            self._max_message_size_exceeded()
+
+    def _onMessageFrameEnd(self) -> None:
+        pass
+
+    def _onMessageEnd(self) -> None:
+        payload, binary = b"".join(self.message_data), self._is_binary
+        del self.message_data, self.utf8validator
+        if self._isMessageCompressed:
+            self._perMessageCompress = _NEGOTIATED
+        if self._code is None:
+            self.factory.sessions.receive(self.session, payload, binary)
+
+    def _onPing(self, payload: bytes) -> None:
+        self._count_extra()
+        if self._code is None:
+            self.answer(frame(payload, PONG))
+
+    def _onPong(self, payload: bytes) -> None:
+        if not self.factory.keepalive.pong(self._pulse, payload):
+            self._count_extra()
+
+    def onCloseFrame(self, code: int | None, reason: bytes | None) -> bool:
+        """Answer in kind (RFC 6455 section 5.5.1), unless the frame is wrong itself. True: nothing more is parsed."""
+        if code is not None and not _may_be_sent(code):
+            return self._protocol_violation("invalid close code")
+        try:
+            (reason or b"").decode()
+        except UnicodeDecodeError:
+            return self._invalid_payload("invalid close reason")
+        if self._code is None:
+            self._end(code or NO_STATUS, frame(b"" if code is None else code.to_bytes(2, "big"), CLOSE))
+        return True
+
+    def _count_extra(self) -> None:
+        if self._extra is None:
+            self._extra = TokenBucket(EXTRA_FRAMES, EXTRA_BURST)
+        if self._extra.take(self.factory.clock.seconds()):
+            self.close(Close.RATE_LIMITED, "too many frames")
+
+    def _protocol_violation(self, reason: str) -> bool:
+        self.close(Close.PROTOCOL_ERROR, reason)
+        return True
+
+    def _invalid_payload(self, reason: str) -> bool:
+        self.close(Close.BAD_UTF8, reason)
+        return True
+
+    def _max_message_size_exceeded(self, *_: object) -> None:
+        self.close(Close.TOO_BIG, "the message is too big")
+
+
+def _may_be_sent(code: int) -> bool:
+    """Whether a close frame may bear this code (RFC 6455 section 7.4)."""
+    return 3000 <= code <= 4999 or code in WebSocketProtocol.CLOSE_STATUS_CODES_ALLOWED
