@@ -17,12 +17,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from gateway.config import Config
+from gateway.core import access
 from gateway.core.addresses import LOCAL, is_private, limit_key
 from gateway.core.limits import Occupancy, TokenBucket
 from gateway.core.origins import Origin, is_loopback, judge
 from gateway.errors import AuthError, Close, GatewayError, Kind, Refused
 from gateway.metrics import Metrics
-from gateway.model import Encoding, Grants, Principal
+from gateway.model import Encoding, Principal
 from gateway.ports import Authenticator, Clock
 
 _log = Logger()
@@ -252,8 +253,8 @@ class Door(Generic[Plan]):
             user = f"guest-{self._random.getrandbits(40):010x}"
         if not user or not user.isprintable() or len(user.encode()) > MAX_USER:
             raise Refused(f"user_id is 1 to {MAX_USER} bytes of printable text", Kind.BAD_MESSAGE)
-        topics = Grants(self._auth.default_topics, defaulted=True)
-        publish = Grants(self._auth.default_publish, defaulted=True)
+        topics = access.grants(self._auth.default_topics, user, defaulted=True)
+        publish = access.grants(self._auth.default_publish, user, defaulted=True)
         return Principal(user, topics, publish, None, None)
 
     def _token(self, handshake: Handshake) -> str:
