@@ -164,7 +164,7 @@ def _auth(auth: Auth) -> Iterator[Problem]:
     used = [key for key, value in zip(_TOKEN_KEYS, values, strict=True) if value is not None]
     if not used:
         yield Problem(
-            _TOKEN_KEYS,
+            (*_TOKEN_KEYS, "auth.mode"),
             "no key to check tokens with; allowed: one of auth.secret, auth.secretFile, auth.publicKeyFile, "
             "auth.jwksUrl (or auth.mode: none, for development on loopback)",
         )
@@ -226,7 +226,7 @@ def _bounds(limits: Limits, publish: Publish) -> Iterator[Problem]:
         yield Problem(
             ("limits.bytesPerSecond", "limits.messageBytes"),
             f"{_size(limits.bytes_per_second)}; allowed: at least limits.messageBytes, "
-            f"which is {_size(limits.message_bytes)}, or such a message could never be sent",
+            f"which is {_size(limits.message_bytes)}",
         )
     if publish.max_pending_bytes < publish.max_bytes:
         yield Problem(

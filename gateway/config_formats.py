@@ -18,6 +18,7 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 _ORIGIN = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*)://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(?::([0-9]{1,5}))?(.*)", re.DOTALL
 )
+_HOST = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9._-]+")
 _BROKER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,255}):([0-9]{1,5})")
 _SOURCE = re.compile(r"value(\.[^.\s\[\],]+)+|key|header\.[^\s\[\],]+")
 
@@ -49,6 +50,8 @@ def origin(text: str) -> str:
     scheme, host = match[1].lower(), match[2].lower()
     if not host.isascii():
         host = _punycode(host)
+    if not _HOST.fullmatch(host):
+        raise InvalidValueError("allowed: one host each, without patterns")
     default = {"http": 80, "https": 443}.get(scheme)
     port = "" if match[3] is None or int(match[3]) == default else f":{int(match[3])}"
     right = f"{scheme}://{host}{port}"

@@ -86,7 +86,7 @@ def _admin(admin: Admin, problems: list[Problem]) -> Admin:
 
 
 def _security(security: Security, problems: list[Problem]) -> Security:
-    if security.password_file is None:
+    if security.password_file is None or security.password is not None:
         return security
     lines = _lines("kafka.security.passwordFile", security.password_file, problems)
     if len(lines) > 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import json
 import re
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
@@ -22,6 +23,8 @@ T_co = TypeVar("T_co", covariant=True)
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
 _SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)?")
 _DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,6})?)s)?(?:([0-9]{1,9})ms)?")
+_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*|[0-9]+(\.[0-9]+){3}")
+_WORDS = ("true", "false", "yes", "no", "on", "off", "null")
 _UNITS = {None: 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -80,8 +83,9 @@ class Text:
         return str(value)
 
     def show(self, value: str) -> str:
-        """Quoted where YAML would take it for something else."""
-        return value if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*|[0-9]+(\.[0-9]+){3}", value) else f'"{value}"'
+        """Quoted where YAML would take it for something else, or might."""
+        plain = _PLAIN.fullmatch(value) and value.lower() not in _WORDS
+        return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 @attrs.frozen
@@ -191,10 +195,10 @@ class Duration:
         """As an operator would write it: 1m30s."""
         if value and value < 1:
             return f"{value * 1000:g}ms"
-        whole, rest = divmod(int(value), 60)
-        hours, minutes = divmod(whole, 60)
-        parts = [(hours, "h"), (minutes, "m"), (rest, "s")]
-        return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
+        minutes, seconds = divmod(value, 60)
+        hours, minutes = divmod(minutes, 60)
+        parts = [(hours, "h"), (minutes, "m"), (seconds, "s")]
+        return "".join(f"{number:.9g}{unit}" for number, unit in parts if number) or "0s"
 
 
 @attrs.frozen
