@@ -63,9 +63,12 @@ Event = Mapping[str, Any]
 
 
 class Stream(Protocol):
-    """Where lines go: a binary file, best without a buffer of its own."""
+    """Where lines go: a binary file. Without a buffer of its own nothing is left over to fail at the end."""
 
     def write(self, data: bytes, /) -> object:
+        """As io.RawIOBase's."""
+
+    def flush(self) -> object:
         """As io.RawIOBase's."""
 
 
@@ -128,6 +131,7 @@ class Observer:
 
     def _write(self, line: str) -> None:
         self._stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
+        self._stream.flush()
 
 
 class _Repeats:

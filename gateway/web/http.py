@@ -42,7 +42,8 @@ def public_site(parts: HttpParts) -> Site:
     routes = _health(parts)
     if parts.config.admin.port is None:
         routes |= _operations(parts)
-    return _site(parts, routes)
+    auth = parts.config.auth
+    return _site(parts, routes, loopback_only=auth.mode == "none" and not auth.allow_insecure)
 
 
 def admin_site(parts: HttpParts) -> Site:
@@ -50,7 +51,7 @@ def admin_site(parts: HttpParts) -> Site:
     return _site(parts, _health(parts) | _operations(parts))
 
 
-def _site(parts: HttpParts, routes: Routes) -> Site:
+def _site(parts: HttpParts, routes: Routes, loopback_only: bool = False) -> Site:
     config = parts.config
     return Site(
         routes,
@@ -59,6 +60,7 @@ def _site(parts: HttpParts, routes: Routes) -> Site:
         max_body=config.publish.max_bytes + _BODY_SLACK,
         read_timeout=config.server.read_timeout,
         write_timeout=config.server.write_timeout,
+        loopback_only=loopback_only,
     )
 
 

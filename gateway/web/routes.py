@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
 
+from gateway.core.origins import is_loopback
 from gateway.errors import GatewayError, Kind, Refused
 from gateway.metrics import OTHER, Metrics
 from gateway.ports import Clock
@@ -85,7 +86,8 @@ class Site(http.HTTPFactory):
     """Answers requests by ``routes``. ``buildProtocol`` makes what reads them from a connection.
 
     ``max_body``: bytes of a request's body; ``read_timeout``: seconds in which a request must be whole;
-    ``write_timeout``: seconds in which the peer must have taken the answer.
+    ``write_timeout``: seconds in which the peer must have taken the answer; ``loopback_only``: the Host must name this
+    machine, so that no page elsewhere can point a name of its own at it (DNS rebinding).
     """
 
     noisy = False
@@ -99,6 +101,7 @@ class Site(http.HTTPFactory):
         max_body: int,
         read_timeout: float,
         write_timeout: float,
+        loopback_only: bool = False,
     ) -> None:
         super().__init__(timeout=None, reactor=clock)  # type: ignore[arg-type]
         self.routes = routes
@@ -107,6 +110,7 @@ class Site(http.HTTPFactory):
         self.max_body = max_body
         self.read_timeout = read_timeout
         self.write_timeout = write_timeout
+        self.loopback_only = loopback_only
 
     def startFactory(self) -> None:
         """No access log: Twisted's would hold queries, and tokens in them."""
@@ -134,6 +138,8 @@ class Site(http.HTTPFactory):
         return path if path in self.routes else OTHER
 
     def _handler(self, call: Call) -> Handler:
+        if self.loopback_only and not is_loopback(call.header(b"host")):
+            raise Refused("the Host must be a loopback name: see auth.allowInsecure", Kind.FORBIDDEN)
         methods = self.routes.get(call.path)
         if methods is None:
             raise Refused("there is nothing at this path", Kind.NOT_FOUND)

@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 
-from gateway.config import Admin, Config, Kafka, Publish, TopicSettings
+from gateway.config import Admin, Auth, Config, Kafka, Publish, TopicSettings
 from gateway.core.limits import TokenBucket
 from gateway.core.session import Session, State
 from gateway.core.wire import Envelope
@@ -213,13 +213,14 @@ class World:
     admin: Admin = attrs.Factory(lambda: Admin(api_keys=(KEY, OTHER_KEY)))
     metrics: Metrics = attrs.Factory(lambda self: Metrics(self.registry, "ws_gateway"), takes_self=True)
     publish: Publish = attrs.Factory(Publish)
+    auth: Auth = attrs.Factory(Auth)
     draining: bool = False
 
     @property
     def parts(self) -> HttpParts:
         """As ``app.py`` would make them."""
         return HttpParts(
-            config=Config(admin=self.admin, publish=self.publish, kafka=Kafka(topics=TOPICS)),
+            config=Config(auth=self.auth, admin=self.admin, publish=self.publish, kafka=Kafka(topics=TOPICS)),
             sessions=self.sessions,
             dispatcher=Dispatcher(),
             reader=self.reader,
@@ -233,10 +234,15 @@ class World:
 
 
 def request(
-    method: str, target: str, body: bytes = b"", key: str | None = None, content_type: str = "application/json"
+    method: str,
+    target: str,
+    body: bytes = b"",
+    key: str | None = None,
+    content_type: str = "application/json",
+    host: str = "gateway",
 ) -> bytes:
     """A whole request."""
-    lines = [f"{method} {target} HTTP/1.1", "Host: gateway"]
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
     if key is not None:
         lines.append(f"Authorization: Bearer {key}")
     if body:

@@ -192,12 +192,23 @@ class _Full:
     def write(self, data: bytes, /) -> object:
         raise OSError(28, "No space left on device")
 
+    def flush(self) -> object:
+        return None
+
 
 def test_a_full_disk_costs_lines_only() -> None:
     closed = io.BytesIO()
     closed.close()
     for stream in (_Full(), closed):
         Logger(namespace="gateway", observer=logs.Observer("info", "json", stream)).info("line")  # type: ignore[arg-type]
+
+
+def test_a_line_is_there_at_once() -> None:
+    """Lines that wait in a buffer are not there when somebody looks why the process ended."""
+    raw = io.BytesIO()
+    observer = logs.Observer("info", "json", io.BufferedWriter(raw))
+    Logger(namespace="gateway", observer=observer).info("line")  # type: ignore[arg-type]
+    assert b"line" in raw.getvalue()
 
 
 def test_unhandled_errors_of_twisted_are_errors() -> None:

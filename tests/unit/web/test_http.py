@@ -6,7 +6,7 @@ import attrs
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.config import Admin
+from gateway.config import Admin, Auth
 from gateway.model import Health, Written
 from gateway.web.http import admin_site, public_site
 from gateway.web.routes import Reply, Site
@@ -120,6 +120,24 @@ def test_answers_tell_no_version_are_not_kept_and_end_the_connection() -> None:
     assert headers["connection"] == "close"
     assert asked.transport.disconnecting
     assert asked.transport.value().count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8080", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8080", 200),
+        ("evil.example", 403),
+        ("localhost.evil.example", 403),
+    ],
+)
+def test_without_tokens_only_loopback_names_are_answered(host: str, status: int) -> None:
+    """DNS rebinding: a page elsewhere points a name of its own at 127.0.0.1, and is same-origin with us."""
+    raw = request("GET", "/metrics", host=host)
+    assert ask(public_site(World(auth=Auth(mode="none")).parts), raw).status == status
+    assert ask(public_site(World(auth=Auth(mode="none", allow_insecure=True)).parts), raw).status == 200
+    assert ask(public_site(World().parts), raw).status == 200
 
 
 def test_requests_are_counted_by_route_never_by_path() -> None:
