@@ -111,8 +111,8 @@ def _topics(kafka: Kafka, given: Collection[str]) -> Iterator[Problem]:
 
 def _security(kafka: Kafka, given: Collection[str]) -> Iterator[Problem]:
     security, section = kafka.security, "kafka.security."
-    used = [key for key in given if key.startswith(section)]
-    if used and not kafka.bootstrap_servers:
+    if security != Security() and not kafka.bootstrap_servers:
+        used = [key for key in given if key.startswith(section)]
         yield Problem(
             ("kafka.bootstrapServers", *used), "missing, while kafka.security is set; allowed: a list of host:port"
         )
