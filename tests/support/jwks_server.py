@@ -60,7 +60,7 @@ class JwksServer:
 
     _reply: Reply
 
-    def __init__(self, *signers: Signer) -> None:
+    def __init__(self, *signers: Signer, port: int = 0) -> None:
         self.requests = 0
         self._released = threading.Event()
         self.serve(*signers)
@@ -74,7 +74,7 @@ class JwksServer:
             def log_message(self, format: str, *args: Any) -> None:
                 """Tests are quiet."""
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._http.daemon_threads = False  # server_close waits for them: no thread outlives its test
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
 
