@@ -11,6 +11,7 @@ from typing import Any
 from gateway.cli import api
 from gateway.cli.errors import CliError
 from gateway.config import Config, load
+from gateway.core.recipient import address
 
 TIMEOUT = 15.0  # seconds that the command takes at most
 
@@ -52,16 +53,18 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _to_kafka(options: argparse.Namespace, config: Config, data: bytes) -> tuple[int, int]:
+def _to_kafka(options: argparse.Namespace, config: Config, value: bytes) -> tuple[int, int]:
     from gateway.cli import kafka  # kafka-python takes a while to import
 
-    headers = [_header(text) for text in options.header]
     key = None if options.key is None else options.key.encode()
-    record = kafka.Draft(options.topic, key, data, headers)
+    headers = tuple(_header(text) for text in options.header)
     if options.user is not None:
+        if options.raw:
+            raise CliError("--user and --raw: the user goes into JSON; leave one out")
         topic = next(topic for topic in config.kafka.topics if topic.name == options.topic)
-        kafka.address(record, topic, options.user)
-    return kafka.send(config.kafka, record, TIMEOUT)
+        key, data, headers = address(topic, options.user, key, json.loads(value), headers)
+        value = json.dumps(data, ensure_ascii=False).encode()
+    return kafka.send(config.kafka, options.topic, key, value, headers, TIMEOUT)
 
 
 def _to_daemon(options: argparse.Namespace, config: Config, data: bytes) -> tuple[int, int]:
