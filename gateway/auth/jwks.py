@@ -137,8 +137,6 @@ class JwksKeys:
         return GatewayError("the keys of the token's issuer cannot be had just now", Kind.UNAVAILABLE, MIN_INTERVAL)
 
     def _begin(self) -> None:
-        if self._fetching is not None:
-            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -10,7 +10,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, SECP521R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256K1,
+    SECP256R1,
+    SECP384R1,
+    SECP521R1,
+    generate_private_key,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -18,7 +24,7 @@ from jwt.algorithms import get_default_algorithms
 
 Reply = Callable[[BaseHTTPRequestHandler], None]
 
-_CURVES = {"ES256": SECP256R1(), "ES384": SECP384R1(), "ES512": SECP521R1()}
+_CURVES = {"ES256": SECP256R1(), "ES384": SECP384R1(), "ES512": SECP521R1(), "ES256K": SECP256K1()}
 
 
 class Signer:

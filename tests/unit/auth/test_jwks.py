@@ -273,6 +273,9 @@ def test_b4_a_key_is_for_its_algorithm() -> None:
 
 def test_a_token_without_kid() -> None:
     """Providers with one key need none; with many keys each try costs a signature."""
+    nameless = Signer("ES256", None)
+    gate = Gate(nameless, RSA)
+    assert gate.ask(nameless.token(CLAIMS)) == ["alice"]
     gate = Gate(OLD, RSA)
     assert gate.ask(without_kid(OLD)) == ["alice"]
     many = [Signer("ES256", f"k{number}") for number in range(MAX_TRIED + 1)]

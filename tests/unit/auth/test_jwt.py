@@ -253,6 +253,7 @@ def test_a_secret_as_jwk_is_for_its_algorithm(alg: str) -> None:
         {"secrets": (b'{"kty":"oct","alg":"none","k":"' + b64(bytes(40)).encode() + b'"}',)},
         {"secrets": (), "public_keys": (b"-----BEGIN PUBLIC KEY-----\nx\n-----END PUBLIC KEY-----",)},
         {"secrets": (), "public_keys": (SECRET,)},
+        {"secrets": (), "public_keys": (Signer("ES256K").pem,)},
     ],
 )
 def test_keys_that_cannot_be_used_stop_the_start(settings: dict[str, Any]) -> None:
