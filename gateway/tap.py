@@ -6,9 +6,11 @@ sockets are bound when services start with privileges, threads begin when they s
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
@@ -73,7 +75,7 @@ class _Plugged(MultiService):
     def _observer(self) -> logs.Observer:
         """Our lines, to where twistd would have written its own."""
         name = self._twistd["logfile"] or ("" if self._twistd["nodaemon"] else "twistd.log")
-        stream: Any = sys.stdout.buffer if name == "-" else LogFile.fromFullPath(name) if name else _stderr()
+        stream = _raw(sys.stdout) if name == "-" else LogFile.fromFullPath(name) if name else _raw(sys.stderr)
         return logs.Observer(self._config.logger.level, self._config.logger.format, stream)
 
 
@@ -84,7 +86,7 @@ def run_foreground(config_path: str | None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201 - nothing logs yet
         return 1
-    logs.configure(config.logger.level, config.logger.format, _stderr())
+    logs.configure(config.logger.level, config.logger.format, _raw(sys.stderr))
     try:
         service = _build(config, config_path)
         service.privilegedStartService()
@@ -111,8 +113,10 @@ def _reactor() -> Any:
     return reactor
 
 
-def _stderr() -> Any:
-    return cast("Any", sys.stderr.buffer)
+def _raw(stream: Any) -> Any:
+    """A standard stream without its buffer, in which lines that cannot be written would fail the exit; nowhere, where
+    the process was started with it closed."""
+    return Path(os.devnull).open("wb", 0) if stream is None else io.FileIO(stream.fileno(), "w", closefd=False)
 
 
 def _plainly(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

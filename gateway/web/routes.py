@@ -65,7 +65,7 @@ Routes = Mapping[str, Mapping[str, Handler]]  # path -> method -> handler
 
 def json_reply(value: object, status: int = 200) -> Reply:
     """``value`` as JSON."""
-    return Reply(status, json.dumps(value).encode())
+    return Reply(status, json.dumps(value, separators=(",", ":")).encode())
 
 
 def error_reply(error: GatewayError, path: str) -> Reply:
