@@ -18,7 +18,7 @@ def publish(config: Config, url: str | None, body: bytes, timeout: float) -> tup
     """``POST /api/publish``; partition and offset. Raises CliError."""
     if not config.admin.api_keys:
         raise CliError("no key for /api in the configuration; set admin.apiKeysFile or admin.apiKeys")
-    answer = _post(f"{(url or _base(config)).rstrip('/')}/api/publish", config.admin.api_keys[0], body, timeout)
+    answer = _post(f"{(url or base(config)).rstrip('/')}/api/publish", config.admin.api_keys[0], body, timeout)
     try:
         found = json.loads(answer)
         return int(found["partition"]), int(found["offset"])
@@ -66,7 +66,7 @@ def _reason(refusal: urllib.error.HTTPError) -> str:
     return f"{refusal.code} {text or refusal.reason}"
 
 
-def _base(config: Config) -> str:
+def base(config: Config) -> str:
     """Where the configuration puts ``/api``."""
     if config.admin.port is not None:
         host, port = config.admin.host, config.admin.port
