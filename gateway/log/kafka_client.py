@@ -1,0 +1,89 @@
+"""What the reader and the writer have in common: how to reach Kafka, and clients that leave nothing behind."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient
+
+from gateway.config_kafka import Kafka
+
+METADATA_AGE = 10.0  # s between two looks at topics, partitions and leaders
+REQUEST_TIMEOUT = 10.0  # s until a request that is not answered ends its connection
+RETRY = 500  # ms between questions for metadata while a topic is missing or a broker is away
+BOOTSTRAP = 5.0  # s for a first connection, with TLS and SASL
+
+log = logging.getLogger("gateway.log.kafka")
+
+
+def options(kafka: Kafka) -> dict[str, Any]:
+    """Settings of every client of this configuration. Reads certificates; raises OSError where one cannot be read."""
+    name = kafka.client_id if kafka.group_id == kafka.client_id else f"{kafka.client_id}.{kafka.group_id}"
+    security = kafka.security
+    found: dict[str, Any] = {
+        "bootstrap_servers": list(kafka.bootstrap_servers),
+        "client_id": name,
+        "security_protocol": security.protocol,
+        "request_timeout_ms": int(REQUEST_TIMEOUT * 1000),
+        "metadata_max_age_ms": int(METADATA_AGE * 1000),
+        "bootstrap_timeout_ms": int(BOOTSTRAP * 1000),
+        "reconnect_backoff_ms": 50,
+        "reconnect_backoff_max_ms": 1000,  # the default of 30 s would be felt after every outage
+    }
+    if security.protocol.endswith("SSL"):
+        context = ssl.create_default_context(cafile=security.ca_file)
+        if security.cert_file is not None:
+            context.load_cert_chain(security.cert_file, security.key_file)
+        found["ssl_context"] = context
+    if security.protocol.startswith("SASL"):
+        found["sasl_mechanism"] = security.sasl_mechanism
+        found["sasl_plain_username"] = security.username
+        found["sasl_plain_password"] = security.password
+    return found
+
+
+class Connecting:
+    """One attempt to make a client. kafka-python's constructors block until they have reached a broker, and leave a
+    thread and sockets behind where they fail; this one cleans up, and can be told from another thread to give up."""
+
+    def __init__(self) -> None:
+        self._client: KafkaNetClient | None = None
+        self._prepare: Callable[[Any], None] = lambda _: None
+        self._given_up = False
+
+    def make(self, kind: Callable[..., Any], prepare: Callable[[Any], None], **settings: Any) -> Any:
+        """``kind(**settings)``; raises what that raises. ``prepare`` gets its ClusterMetadata before any request."""
+        self._prepare = prepare
+        try:
+            made = kind(kafka_client=self._net_client, **settings)
+        except BaseException:
+            if self._client is not None:
+                self._client.close()
+            raise
+        self._client = None
+        return made
+
+    def give_up(self) -> None:
+        """Let an attempt that is going on fail soon. Thread-safe."""
+        self._given_up = True
+        if self._client is not None:
+            manager = self._client._manager
+            manager.call_soon(manager.close)
+
+    def _net_client(self, **settings: Any) -> KafkaNetClient:
+        if self._given_up:
+            raise KafkaError("given up")
+        self._client = KafkaNetClient(**settings)
+        # The manager passes neither on. Without the first, asking for a topic may make it.
+        self._client.cluster.config.update(allow_auto_create_topics=False, retry_backoff_ms=RETRY)
+        self._prepare(self._client.cluster)
+        return self._client
+
+
+def name_of(error: BaseException) -> str:
+    """Kafka's name of an error, for logs and the metric ``kafka_errors_total``."""
+    return type(error).__name__.removesuffix("Error") or "Error"
