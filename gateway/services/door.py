@@ -160,6 +160,11 @@ class Door(Generic[Plan]):
         )
         self._warned = False
 
+    @property
+    def connections(self) -> int:
+        """How many hold a place, those at the door included."""
+        return self._counts.total
+
     def enter(self, handshake: Handshake) -> Deferred[Admission[Plan] | Farewell]:
         """Errback is always a GatewayError, to be told by HTTP."""
         return Deferred.fromCoroutine(self._enter(handshake))
