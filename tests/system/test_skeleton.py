@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +157,8 @@ def test_a_port_in_use_is_told_by_the_daemonised_start(daemon: Daemon, tmp_path:
 @pytest.mark.parametrize("via", ["twistd", "module"])
 def test_a_signal_ends_in_order(via: str, number: signal.Signals, tmp_path: Path) -> None:
     """Clients that are cut off without 1001 take it for a network fault; supervisors take another code for a crash."""
-    with Daemon({}, tmp_path, via=via) as daemon:
-        clients = [connect(daemon.url(user=f"user-{i}")) for i in range(5)]
+    with Daemon({}, tmp_path, via=via) as daemon, ExitStack() as stack:
+        clients = [stack.enter_context(connect(daemon.url(user=f"user-{i}"))) for i in range(5)]
         for client in clients:
             receive(client)
         daemon.signal(number)
@@ -167,8 +168,9 @@ def test_a_signal_ends_in_order(via: str, number: signal.Signals, tmp_path: Path
 
 def test_while_it_drains_newcomers_are_told_to_come_back(tmp_path: Path) -> None:
     """A load balancer that still sends clients here must get an answer, not a reset."""
-    with Daemon({"server": {"drain": {"pace": 1, "timeout": "30s"}}}, tmp_path) as daemon:
-        clients = [connect(daemon.url(user=f"user-{i}")) for i in range(10)]
+    with Daemon({"server": {"drain": {"pace": 1, "timeout": "30s"}}}, tmp_path) as daemon, ExitStack() as stack:
+        for i in range(10):
+            stack.enter_context(connect(daemon.url(user=f"user-{i}")))
         daemon.signal(signal.SIGTERM)
 
         def refused() -> InvalidStatus | None:
@@ -187,8 +189,6 @@ def test_while_it_drains_newcomers_are_told_to_come_back(tmp_path: Path) -> None
 
         daemon.signal(signal.SIGTERM)  # the second one: at once, though clients are left
         assert daemon.wait(5) == 0
-        for client in clients:
-            client.close()
 
 
 # twistd's own options
