@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 import attrs
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from gateway.errors import Close
+from gateway.metrics_process import ProcessCollector
 
 OTHER = "other"
 LATENCIES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
@@ -137,7 +138,7 @@ class Metrics:
         self.reactor_lateness = _latency()
         self.topics = {}
         registry.register(_Collector(self, namespace, version))
-        ProcessCollector(registry=registry)
+        registry.register(ProcessCollector())
         GCCollector(registry=registry)
 
     def topic(self, name: str) -> TopicMetrics:

@@ -14,10 +14,12 @@ from prometheus_client import (
     CollectorRegistry,
     generate_latest,
 )
+from prometheus_client import ProcessCollector as TheirProcessCollector
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import OTHER, Bounded, Histogram, Metrics
+from gateway.metrics_process import ProcessCollector
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -193,6 +195,28 @@ def test_two_gateways_in_one_process_do_not_share_numbers() -> None:
     one.metrics.opened()
     assert two.value("websocket_connections_total") == 0
     assert len(list(REGISTRY.collect())) == before
+
+
+def test_the_process_is_told_as_prometheus_client_tells_it() -> None:
+    """Dashboards for ``process_*`` exist; only the price is another."""
+    ours = {metric.name: metric for metric in ProcessCollector().collect()}
+    theirs = {metric.name: metric for metric in TheirProcessCollector(registry=None).collect()}
+    assert set(ours) == set(theirs)
+    for name, metric in theirs.items():
+        (mine,), (sample,) = ours[name].samples, metric.samples
+        assert (mine.name, ours[name].type) == (sample.name, metric.type)
+        assert mine.value == pytest.approx(sample.value, rel=0.05, abs=1), name
+
+
+def test_every_descriptor_is_counted() -> None:
+    shown = Shown()
+    before = shown.families["process_open_fds"].samples[0].value
+    descriptors = [os.open(os.devnull, os.O_RDONLY) for _ in range(100)]
+    try:
+        assert shown.families["process_open_fds"].samples[0].value == before + 100
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def documented() -> dict[str, tuple[str, set[str]]]:
