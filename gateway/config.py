@@ -29,7 +29,7 @@ from gateway.config_sections import (
     SlowClient,
     Window,
 )
-from gateway.config_source import Entry, clip, describe, read_environment, read_file, variables
+from gateway.config_source import Entry, clip, describe, escape, read_environment, read_file, variables
 from gateway.config_values import InvalidValueError
 from gateway.errors import ConfigError
 
@@ -62,7 +62,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
     """The configuration of a YAML file (None: none), with the variables of ``environ`` over it. Raises ConfigError."""
     loader = _Loader(path or "configuration")
     config = loader.read(path, environ)
-    problems = loader.problems
+    problems = [escape(problem) for problem in loader.problems]
     if problems:
         more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
         raise ConfigError(problems[:MAX_PROBLEMS] + more)

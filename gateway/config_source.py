@@ -176,7 +176,7 @@ def describe(value: object) -> str:
     if isinstance(value, Mapping):
         return "an object"
     if isinstance(value, list):
-        return "a list"
+        return "a list" if value else "an empty list"
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -190,9 +190,13 @@ def describe(value: object) -> str:
 
 def clip(text: str) -> str:
     """Text from outside, fit for a line of a log: escaped, without a password in a URL, 80 characters at most."""
-    text = re.sub(r"//[^/@\s]*@", "//***@", text[:1000])
-    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    text = escape(re.sub(r"//[^/@\s]*@", "//***@", text[:1000]))
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def escape(text: str) -> str:
+    """Without what would break a line, or a terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _harmless(problem: str) -> str:

@@ -23,6 +23,7 @@ T_co = TypeVar("T_co", covariant=True)
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
 _SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)?")
 _DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,6})?)s)?(?:([0-9]{1,9})ms)?")
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: what the environment has for bytes that are no UTF-8
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*|[0-9]+(\.[0-9]+){3}")
 _WORDS = ("true", "false", "yes", "no", "on", "off", "null")
 _UNITS = {None: 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -78,7 +79,7 @@ class Text:
         """The text itself; blanks around it count."""
         if isinstance(value, bool | int | float | Odd):
             raise InvalidValueError(f"allowed: {self.allowed}, in quotes where it looks like something else")
-        if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
+        if not isinstance(value, str) or not re.fullmatch(self.pattern, value) or _HALF.search(value):
             raise InvalidValueError
         return str(value)
 

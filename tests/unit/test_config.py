@@ -595,7 +595,12 @@ ELEMENTS: list[tuple[str, object, str, str]] = [
         "[0].window.maxBytes",
         "2GiB; allowed: at most window.totalBytes, which is 1GiB",
     ),
-    ("kafka.topics", [], "", "found a list; allowed: a list of topics, each a name or an object, from 1 to 1000"),
+    (
+        "kafka.topics",
+        [],
+        "",
+        "found an empty list; allowed: a list of topics, each a name or an object, from 1 to 1000",
+    ),
     ("kafka.topics", "", "", 'found ""; allowed: a list of topics, each a name or an object, from 1 to 1000'),
     ("kafka.topics", 3, "", "found 3; allowed: a list of topics, each a name or an object, from 1 to 1000"),
 ]
@@ -870,6 +875,52 @@ def test_so_is_any_variable(place: Place, keys: tuple[str, str]) -> None:
     told = [line for line in place.problems(GOOD, **{wrong.removeprefix("WSGATEWAY_"): "x"}) if "unknown" in line]
     assert len(told) == 1
     assert right in told[0].partition("did you mean ")[2].rstrip("?").split(" or ")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(sorted(keys_of(Config))),
+    st.text(max_size=60)
+    | st.sampled_from(["0", "-1", "9" * 40, "1" * 30 + "h", "9" * 14 + "GiB", ",", "a,,b", "\udcff"]),
+)
+def test_any_text_of_any_variable_is_a_value_or_a_problem(place: Place, key: str, text: str) -> None:
+    """Never another exception: the environment has whatever it has, bytes that are no UTF-8 too."""
+    told = []
+    try:
+        place.load(GOOD, **{variables(key)[0].removeprefix("WSGATEWAY_"): text})
+    except ConfigError as error:
+        told = error.problems
+    assert [problem for problem in told if not problem.isprintable() or len(problem) > 600] == []
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(sorted(keys_of(Config))), anything)
+def test_anything_under_any_key_is_a_value_or_a_problem(place: Place, key: str, value: object) -> None:
+    told = []
+    try:
+        place.load(over({key: value}) if value is not None else GOOD)
+    except ConfigError as error:
+        told = error.problems
+    assert [problem for problem in told if not problem.isprintable() or len(problem) > 600] == []
+
+
+@pytest.mark.parametrize("text", ["\ud800" * 40, '"\\ud800' + "x" * 40 + '"'])
+def test_half_a_surrogate_pair_is_no_text(place: Place, text: str) -> None:
+    """It could not be written as bytes, where a secret is used."""
+    if text.startswith('"'):
+        problems = place.problems(f"kafka: {{topics: [a]}}\nauth:\n  secret: {text}\n")
+    else:
+        problems = place.problems("kafka: {topics: [a]}\n", AUTH_SECRET=text)
+    assert [problem.partition(": auth.secret: ")[2] for problem in problems] == [
+        "found a value that is not shown; allowed: text"
+    ]
 
 
 # All at once, and in bounds
