@@ -118,7 +118,7 @@ class PublishError(GatewayError):
 
 
 class AuthError(Refused):
-    """A token does not let its bearer in: ``UNAUTHORIZED`` or ``EXPIRED``; ``reason`` is a metric label of a fixed set."""
+    """A token does not let its bearer in; ``reason`` is a metric label of a fixed set."""
 
     def __init__(self, message: str, reason: str, kind: Kind = Kind.UNAUTHORIZED) -> None:
         super().__init__(message, kind)

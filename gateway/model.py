@@ -25,7 +25,7 @@ class Encoding(enum.Enum):
 
 
 class Record(NamedTuple):
-    """One record of the log. A NamedTuple: made once a record on the hot path, where attrs costs three times as much."""
+    """One record of the log. A NamedTuple: made once a record on the hot path, where attrs costs thrice."""
 
     topic: str
     partition: int

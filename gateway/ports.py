@@ -28,7 +28,7 @@ class LogReader(Protocol):
         """End; fires when the thread and its sockets are gone. Bounded in time."""
 
     def positioned(self) -> bool:
-        """True once every partition that has a leader and may be read has a first position (and for good from then on)."""
+        """True, and for good, once every partition that has a leader and may be read has a first position."""
 
     def health(self) -> Mapping[str, tuple[Health, str]]:
         """Check name (``kafka``, ``topic:<name>``) -> how it is, and why in one line."""
@@ -94,5 +94,5 @@ class Clock(Protocol):
     def wall(self) -> float:
         """Seconds since 1970: for tokens and timestamps only."""
 
-    def callLater(self, delay: float, call: Callable[..., object], /, *args: Any) -> Any:  # noqa: N802 - Twisted's
+    def callLater(self, delay: float, call: Callable[..., object], /, *args: Any) -> Any:
         """As IReactorTime's."""
