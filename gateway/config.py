@@ -84,16 +84,16 @@ class _Loader:
     def read(self, path: str | None, environ: Mapping[str, str]) -> Config:
         """What the sources make of it; to be trusted only where there are no problems."""
         tree, problems = read_file(path) if path is not None else ({}, [])
-        variables, unknown, clashes = read_environment(environ, _KEYS)
+        overrides, unknown, clashes = read_environment(environ, _KEYS)
         self.problems += problems
         entries = self._flatten(tree, _KEYS, "")
         self.problems += clashes
         for variable, where in unknown:
             self._unknown_variable(variable, where)
         for group in ALTERNATIVES:
-            if any(key in variables for key in group):
+            if any(key in overrides for key in group):
                 entries = {key: entry for key, entry in entries.items() if key not in group}
-        values = self._values({**entries, **variables}, _KEYS, "")
+        values = self._values({**entries, **overrides}, _KEYS, "")
         config = build(Config, values)
         for problem in check(config, self._given):
             self._tell(problem)

@@ -524,6 +524,7 @@ ELEMENTS: list[tuple[str, object, str, str]] = [
         "[0]",
         'found "http://bücher.example:8080"; write it as browsers send it: http://xn--bcher-kva.example:8080',
     ),
+    ("server.origins", [f"https://{'ü' * 70}.example"], "[0]", f'found "https://{"ü" * 69}..."; allowed: a host name'),
     (
         "server.origins",
         ["a.example"],
