@@ -49,7 +49,9 @@ class Listener(Service):
             try:
                 self._endpoints.append((text, serverFromString(reactor, text)))
             except Exception as error:
-                raise self._error(text, f"no usable endpoint: {error!r}") from None
+                handed_over = text.startswith("systemd:") and isinstance(error, LookupError)
+                why = "systemd has not handed over this socket" if handed_over else f"not an endpoint: {error}"
+                raise self._error(text, why) from None
 
     def privilegedStartService(self) -> None:
         """Bind and listen."""

@@ -130,6 +130,11 @@ class Daemon:
                 self._command, cwd=self.folder, env=self._environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
+    def behind(self, *command: str) -> Self:
+        """To be started by another program that ends in executing it."""
+        self._command = [*command, *self._command]
+        return self
+
     def write_config(self) -> None:
         """For those who start it in a way of their own."""
         self.config_file.write_text(yaml.safe_dump(self.config, sort_keys=False))
@@ -223,7 +228,7 @@ class Daemon:
             token = self.token(user)
         parameters = {**({"token": token} if token else {}), **query}
         path = self.config["server"].get("path", "/ws")
-        return f"ws://{self.host}:{self.port}{path}?{urlencode(parameters, quote_via=quote)}"
+        return f"ws://{self._authority(self.port)}{path}?{urlencode(parameters, quote_via=quote)}"
 
     def token(self, sub: str, *, lifetime: float = 3600, **claims: Any) -> str:
         """An HS256 token; a claim given as None is left out."""
@@ -241,7 +246,7 @@ class Daemon:
     ) -> tuple[int, bytes]:
         """Status and body of one HTTP request (JSON where there is a ``body``)."""
         request = urllib.request.Request(
-            f"http://{self.host}:{port or self.port}{path}",
+            f"http://{self._authority(port or self.port)}{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json", **(headers or {})},
@@ -274,6 +279,11 @@ class Daemon:
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
     # Inside
+
+    def _authority(self, port: int) -> str:
+        admin = self.config["admin"]
+        host = admin.get("host", "127.0.0.1") if port == admin.get("port") else self.host
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def _write(self, name: str, text: str) -> str:
         path = self.folder / name
