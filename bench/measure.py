@@ -31,7 +31,7 @@ def traffic(case: Case, bootstrap: str, topic: str, seconds: int) -> Figures:
         end, use = deliver(setting, seconds, records)
     figures = {**delivered(end, records), **used(use, end, records)}
     joined = end["records"] / max(1, end["reads"]) if case.audience == "everyone" else case.rate * WAKE
-    size = round(end["bytes"] / max(1, end["messages"]))
+    size = round(end["record_bytes"] / max(1, end["records"]))
     loop, seen = limit(case, max(1, round(joined)), size, min(4, seconds))
     return {
         **figures,

@@ -50,10 +50,9 @@ def written(file: Path, seconds: float = 10) -> dict[str, Any]:
 def shown(found: dict[str, Any]) -> str:
     """The tables, as shares of the process's CPU."""
     whole = found["process"]
-    lines = [
-        f"CPU {whole:.2f} s: reactor {found['reactor'] / whole:.1%}, other threads {1 - found['reactor'] / whole:.1%}"
-    ]
+    lines = [f"CPU {whole:.2f} s"]
     for title, name in (
+        ("by thread", "threads"),
         ("in the function itself", "own"),
         ("by line", "lines"),
         ("in the function and what it calls", "within"),

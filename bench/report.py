@@ -80,6 +80,7 @@ def summarize() -> None:
     """Writes the summary, and the table into docs/performance.md, of the last result of each case."""
     results = {case.name: result for case in CASES if (result := load(case.name)) is not None}
     summary = {name: {key: r[key] for key in ("when", "seconds", "verdicts")} for name, r in results.items()}
+    RESULTS.mkdir(exist_ok=True)
     (RESULTS / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     page = PAGE.read_text()
     before, _, rest = page.partition(BEGIN)

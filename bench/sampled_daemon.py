@@ -1,8 +1,8 @@
 """The installed daemon under a sampling profiler: ``python -m bench.sampled_daemon FILE <arguments of twistd>``.
 
-SIGUSR1 begins, SIGUSR2 ends and writes FILE (bench/profile.py reads it). A sample is taken each millisecond of the
-process's CPU, in the reactor's thread, and weighs what that thread has used of its own since the last one, so that the
-Kafka reader's share is not put on the reactor; it is told as a sum. A profiler of calls costs more than what it shows.
+SIGUSR1 begins, SIGUSR2 ends and writes FILE (bench/profile.py reads it). A sample of every thread is taken each
+millisecond of the process's CPU, and weighs what that thread has used of its own since the last one. A profiler of
+calls costs more than what it shows.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from types import FrameType
 
@@ -19,13 +20,15 @@ PERIOD = 0.001  # seconds of CPU
 
 
 class Sampler:
-    """Where the reactor's thread was, in seconds of its CPU."""
+    """Where each thread was, in seconds of its CPU."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._lines: Counter[str] = Counter()
-        self._own: Counter[str] = Counter()
-        self._within: Counter[str] = Counter()
+        self._threads: defaultdict[str, float] = defaultdict(float)
+        self._lines: defaultdict[str, float] = defaultdict(float)
+        self._own: defaultdict[str, float] = defaultdict(float)
+        self._within: defaultdict[str, float] = defaultdict(float)
+        self._last: dict[int, float] = {}
 
     def install(self) -> None:
         signal.signal(signal.SIGUSR1, self._begin)
@@ -35,32 +38,47 @@ class Sampler:
 
     def _begin(self, *_: object) -> None:
         signal.set_wakeup_fd(-1)  # else each sample is a turn of the reactor
-        self._began = time.process_time(), time.thread_time()
-        self._last = self._began[1]
+        self._began = time.process_time()
+        self._last = {thread.ident: used(thread.ident) for thread in threading.enumerate() if thread.ident}
         signal.setitimer(signal.ITIMER_PROF, PERIOD, PERIOD)
 
-    def _sample(self, _: int, frame: FrameType | None) -> None:
-        now = time.thread_time()
-        weight, self._last = now - self._last, now
-        if frame is None:
-            return
-        self._lines[f"{function(frame)} line {frame.f_lineno}"] += weight  # type: ignore[assignment]
-        self._own[function(frame)] += weight  # type: ignore[assignment]
+    def _sample(self, _: int, interrupted: FrameType | None) -> None:
+        frames = sys._current_frames()
+        for thread in threading.enumerate():
+            ident = thread.ident
+            if ident is None or ident not in frames:
+                continue
+            now = used(ident)
+            weight = now - self._last.get(ident, now)
+            self._last[ident] = now
+            self._threads[thread.name] += weight
+            frame = interrupted if thread is threading.main_thread() else frames[ident]
+            if weight and frame is not None:
+                self._weigh(frame, weight)
+
+    def _weigh(self, frame: FrameType, weight: float) -> None:
+        self._lines[f"{function(frame)} line {frame.f_lineno}"] += weight
+        self._own[function(frame)] += weight
         seen = set()
-        while frame is not None:
-            seen.add(function(frame))
-            frame = frame.f_back
+        above: FrameType | None = frame
+        while above is not None:
+            seen.add(function(above))
+            above = above.f_back
         for name in seen:
-            self._within[name] += weight  # type: ignore[assignment]
+            self._within[name] += weight
 
     def _end(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        whole, reactor = time.process_time() - self._began[0], time.thread_time() - self._began[1]
-        tables = {"own": self._own, "lines": self._lines, "within": self._within}
-        found = {"process": whole, "reactor": reactor, **{name: dict(table) for name, table in tables.items()}}
+        whole = time.process_time() - self._began
+        tables = {"threads": self._threads, "own": self._own, "lines": self._lines, "within": self._within}
         partial = self._file.with_suffix(".partial")
-        partial.write_text(json.dumps(found))
+        partial.write_text(json.dumps({"process": whole, **tables}))
         partial.rename(self._file)
+
+
+def used(ident: int) -> float:
+    """Seconds of CPU of a thread."""
+    return time.clock_gettime(time.pthread_getcpuclockid(ident))
 
 
 def function(frame: FrameType) -> str:

@@ -60,7 +60,7 @@ static Client *all;
 static char **targets;
 static int epoll, *queue, queued_from, queued, in_flight, up, stay, complete;
 static uint8_t buffer[FRAME_MAX + READ_MAX];
-static uint64_t messages, records, bytes, reads, missing, repeated, pings, refused, lost, lives, closes, latencies, histogram[BUCKETS + 1];
+static uint64_t messages, records, bytes, record_bytes, reads, missing, repeated, pings, refused, lost, lives, closes, latencies, histogram[BUCKETS + 1];
 static double latency_max, shakes_total, shake_max;
 static char refusal[128];
 static volatile sig_atomic_t stopped;
@@ -197,20 +197,22 @@ static void check(int i, int64_t n) {
     if (!c->done && i < stay && c->next >= opt.records) c->done = 1, complete++;
 }
 
-static void message(int i, const uint8_t *p, size_t length, int64_t wall) {
+/* Whether it is a record; if not, it is CONNECTED, POSITION or the like. */
+static int message(int i, const uint8_t *p, size_t length, int64_t wall) {
     const uint8_t *end = p + length;
     messages++;
     const uint8_t *at = find_number(p, length);
-    if (!at) return; /* CONNECTED, POSITION and the like */
+    if (!at) return 0;
     records++;
     int64_t n = number(&at, end);
     if (opt.records) check(i, n);
-    if (i % opt.sample || end - at < 6 || memcmp(at, ",\"ns\":", 6)) return;
+    if (i % opt.sample || end - at < 6 || memcmp(at, ",\"ns\":", 6)) return 1;
     int64_t late = wall - number(&at, end);
     if (late < 0) late = 0;
     if (late / 1e6 > latency_max) latency_max = late / 1e6;
     histogram[late / BUCKET_NS < BUCKETS ? late / BUCKET_NS : BUCKETS]++;
     latencies++;
+    return 1;
 }
 
 static void lose(int i, const char *why) {
@@ -239,7 +241,7 @@ static size_t frames(int i, const uint8_t *p, size_t length, int64_t wall) {
         }
         if (length - at < head + size) break;
         int opcode = f[0] & 15;
-        if (opcode < 3) message(i, f + head, size, wall);
+        if (opcode < 3 && message(i, f + head, size, wall)) record_bytes += head + size;
         if (opcode == 9) pings++, answer(c, 10, f + head, size);
         if (opcode == 8 && c->state == OPEN) {
             closes++;
@@ -393,11 +395,11 @@ static void report(double seconds) {
                 short_of++;
                 for (int64_t n = all[i].next; n < opt.records; n = due(n + 1, opt.first + i)) missing++;
             }
-    printf("{\"event\":\"end\",\"seconds\":%.3f,\"connected\":%d,\"lives\":%lu,\"messages\":%lu,\"records\":%lu,\"bytes\":%lu,\"reads\":%lu,"
+    printf("{\"event\":\"end\",\"seconds\":%.3f,\"connected\":%d,\"lives\":%lu,\"messages\":%lu,\"records\":%lu,\"bytes\":%lu,\"record_bytes\":%lu,\"reads\":%lu,"
            "\"missing\":%lu,\"repeated\":%lu,\"incomplete\":%d,\"lost\":%lu,\"closes\":%lu,\"refused\":%lu,\"refusal\":\"%s\",\"pings\":%lu,"
            "\"handshake_mean_ms\":%.3f,\"handshake_max_ms\":%.3f,"
            "\"latencies\":%lu,\"p50\":%.2f,\"p90\":%.2f,\"p99\":%.2f,\"p999\":%.2f,\"max\":%.2f,\"cpu\":%.3f}\n",
-           seconds, up, lives, messages, records, bytes, reads, missing, repeated, short_of, lost, closes, refused, refusal, pings,
+           seconds, up, lives, messages, records, bytes, record_bytes, reads, missing, repeated, short_of, lost, closes, refused, refusal, pings,
            lives ? 1e3 * shakes_total / lives : 0, 1e3 * shake_max, latencies, percentile(.5), percentile(.9), percentile(.99), percentile(.999), latency_max,
            usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
     fflush(stdout);

@@ -1,7 +1,7 @@
 """The installed daemon with a 5 ms timer in its reactor: ``python -m bench.timed_daemon FILE <arguments of twistd>``.
 
 A line of JSON a second goes to FILE: ``at`` (time.monotonic), the worst of that second as ``late_ms``, the part of it
-that is ``late_own_ms``, and the longest run of the cyclic collector, ``gc_ms``.
+that is ``late_own_ms``, the longest run of the cyclic collector, ``gc_ms``, and the process's size, ``rss_mib``.
 
 The daemon's own doing: a reactor is late because this process computes (or a thread of it holds the interpreter), or
 because the machine gives the core to somebody else. In the interval that ends late the process used some CPU, all its
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 import time
 from io import TextIOBase
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+
+from bench.machine import rss
 
 PERIOD = 0.005
 
@@ -54,6 +57,7 @@ class Timer:
     def _tell(self, now: float) -> None:
         row = {"at": now, "late_ms": self._late, "late_own_ms": self._own, "gc_ms": self._collecting}
         row = {name: value if name == "at" else round(1e3 * value, 3) for name, value in row.items()}
+        row["rss_mib"] = round(rss(os.getpid()) / 2**20, 2)
         self._out.write(json.dumps(row) + "\n")
         self._out.flush()
         self._second = now
