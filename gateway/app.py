@@ -213,7 +213,9 @@ def _log_of(config: Config, clock: Clock, reactor: Any, metrics: Metrics) -> tup
     from gateway.log.kafka_reader import KafkaReader
     from gateway.log.kafka_writer import KafkaWriter
 
-    return KafkaReader(config.kafka, clock, reactor.callFromThread, metrics), KafkaWriter(config, clock, reactor, metrics)
+    return KafkaReader(config.kafka, clock, reactor.callFromThread, metrics), KafkaWriter(
+        config, clock, reactor, metrics
+    )
 
 
 def _tell(failure: Failure) -> None:
