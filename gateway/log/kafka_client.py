@@ -9,6 +9,7 @@ from typing import Any
 
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
+from kafka.net.selector import NetworkSelector
 
 from gateway.config_kafka import Kafka
 
@@ -46,6 +47,13 @@ def options(kafka: Kafka) -> dict[str, Any]:
     return found
 
 
+class Loop(NetworkSelector):
+    """kafka-python's event loop, run by whoever waits for something, and not by a thread of its own."""
+
+    def start(self) -> None:
+        """Where the base class starts that thread."""
+
+
 class Connecting:
     """One attempt to make a client. kafka-python's constructors block until they have reached a broker, and leave a
     thread and sockets behind where they fail; this one cleans up, and can be told from another thread to give up."""
@@ -77,7 +85,7 @@ class Connecting:
     def _net_client(self, **settings: Any) -> KafkaNetClient:
         if self._given_up:
             raise KafkaError("given up")
-        self._client = KafkaNetClient(**settings)
+        self._client = KafkaNetClient(net=Loop(**settings), **settings)
         # The manager passes neither on. Without the first, asking for a topic may make it.
         self._client.cluster.config.update(allow_auto_create_topics=False, retry_backoff_ms=RETRY)
         self._prepare(self._client.cluster)

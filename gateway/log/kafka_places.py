@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
 
 from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
 from gateway.config_kafka import Kafka
+from gateway.log.kafka_consumer import Consumer
 from gateway.log.kafka_topics import From
 from gateway.model import Start
 
-LOOK_UP = 3_000  # ms for a question about offsets
 SAMPLE = 1.0  # s for the first records of a warm-up, by which its size is judged
 OVERHEAD = 200  # bytes of a frame beside key and value
 
 
 def places(
-    consumer: Any, wanted: Mapping[TopicPartition, From], kafka: Kafka, wall: float
+    consumer: Consumer, wanted: Mapping[TopicPartition, From], kafka: Kafka, wall: float
 ) -> dict[TopicPartition, Start]:
     """The first offset, and the first that is not warm-up, of each partition. ``wall``: seconds since 1970.
 
@@ -28,8 +27,8 @@ def places(
     """
     if not wanted:
         return {}
-    firsts = consumer.beginning_offsets(list(wanted), LOOK_UP)
-    ends = consumer.end_offsets([tp for tp, where in wanted.items() if where is not From.FIRST], LOOK_UP)
+    firsts = consumer.firsts(wanted)
+    ends = consumer.ends(tp for tp, where in wanted.items() if where is not From.FIRST)
     found = {tp: Start(ends.get(tp, first), ends.get(tp, first)) for tp, first in firsts.items()}
     warm = [tp for tp, where in wanted.items() if where is From.WARM and firsts[tp] < ends[tp]]
     for tp, back in _warm_up(consumer, warm, ends, kafka, wall).items():
@@ -41,20 +40,23 @@ def places(
 
 
 def _warm_up(
-    consumer: Any, partitions: Iterable[TopicPartition], ends: Mapping[TopicPartition, int], kafka: Kafka, wall: float
+    consumer: Consumer,
+    partitions: Collection[TopicPartition],
+    ends: Mapping[TopicPartition, int],
+    kafka: Kafka,
+    wall: float,
 ) -> dict[TopicPartition, int]:
     """By time and by number, whichever reaches further back."""
     since = int((wall - kafka.warm_up) * 1000)
-    by_time = consumer.offsets_for_times(dict.fromkeys(partitions, since), LOOK_UP) if partitions else {}
     shares = Counter(tp.topic for tp in partitions)
     return {
-        tp: min(at.offset if at is not None else ends[tp], ends[tp] - kafka.warm_up_records // shares[tp.topic])
-        for tp, at in by_time.items()
+        tp: min(ends[tp] if at is None else at, ends[tp] - kafka.warm_up_records // shares[tp.topic])
+        for tp, at in consumer.since(partitions, since).items()
     }
 
 
 def _room(
-    consumer: Any, partitions: list[TopicPartition], found: Mapping[TopicPartition, Start], kafka: Kafka
+    consumer: Consumer, partitions: list[TopicPartition], found: Mapping[TopicPartition, Start], kafka: Kafka
 ) -> dict[TopicPartition, int]:
     """How many records of each partition the topic's window will hold, judged by the first ones."""
     if not partitions:
@@ -69,7 +71,7 @@ def _room(
     deadline = time.monotonic() + SAMPLE
     while missing and (left := deadline - time.monotonic()) > 0:
         try:
-            polled = consumer.poll(int(left * 1000), 100)
+            polled = consumer.poll(left, 100)
         except KafkaError:  # not to be read, say: the reader will find out, and tell
             break
         for tp, records in polled.items():

@@ -11,9 +11,9 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
-from kafka import KafkaConsumer
 from kafka.errors import (
     KafkaError,
     KafkaTimeoutError,
@@ -25,17 +25,15 @@ from kafka.structs import TopicPartition
 from twisted.internet.defer import Deferred
 
 from gateway.config_kafka import Kafka
-from gateway.log import kafka_client
 from gateway.log.kafka_client import METADATA_AGE, Connecting, log, name_of
-from gateway.log.kafka_places import LOOK_UP, places
-from gateway.log.kafka_records import Decoder
+from gateway.log.kafka_consumer import Consumer
+from gateway.log.kafka_places import places
 from gateway.log.kafka_topics import NO_ID, Seen, Topic, snapshot
 from gateway.metrics import Metrics
-from gateway.model import Fetched, Health, LogEvent, Lost
+from gateway.model import Fetched, Health, LogEvent, Lost, Record
 from gateway.ports import Clock, LogListener
 
-IDLE = 250  # ms that a poll waits for records: a bound for ``stop``, not for a record, which ends the wait
-BATCH = 500  # records handed over at once
+IDLE = 0.25  # s that a poll waits for records: a bound for ``stop``, not for a record, which ends the wait
 UNDER_WAY = 4  # batches that the reactor has not taken yet
 UPKEEP = 0.25  # s between looks at what does not come with records
 SILENCE = 5.0  # s without an answer to a question for metadata: make a new consumer
@@ -61,10 +59,9 @@ class KafkaReader:
         self._health: Mapping[str, tuple[Health, str]] = {}
         self._connecting = Connecting()
         # The thread's own:
-        self._seen: dict[str, Seen] = {}
-        self._news = threading.Event()  # the metadata were refreshed
+        self._seen: Mapping[str, Seen] = {}  # what Kafka's metadata said
         self._heard = 0.0  # when
-        self._unreadable: dict[TopicPartition, list[tuple[int, int]]] = {}
+        self._news = False  # and it was not looked at yet
         self._started = False  # the first look is over
         self._failures = 0  # attempts in vain since Kafka was last heard
         self._tell_health(Health.FAILED, "not connected yet")
@@ -119,74 +116,45 @@ class KafkaReader:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._connecting = Connecting()
-                consumer = self._connect()
-                try:
+                self._connecting, self._heard, self._news = Connecting(), time.monotonic(), False
+                with closing(Consumer(self._kafka, self._connecting, self._topics, self._refreshed)) as consumer:
                     self._read(consumer)
-                finally:
-                    consumer.close(autocommit=False, timeout_ms=1000)
             except Exception as error:
                 self._away(error)
         self._call(self._gone)
 
-    def _connect(self) -> Any:
-        consumer = self._connecting.make(
-            KafkaConsumer,
-            self._prepare,
-            **kafka_client.options(self._kafka),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",  # a reset would be a gap that nobody is told
-            isolation_level=self._kafka.isolation,
-            max_poll_records=BATCH,
-            fetch_max_bytes=8 * 1024 * 1024,
-            metrics_enabled=False,
-        )
-        consumer._fetcher.PartitionRecords = self._decoder
-        if not self._news.is_set():
-            consumer._cluster.request_update()
-        return consumer
-
-    def _prepare(self, cluster: Any) -> None:
-        """Before the first question for metadata, so that every answer speaks of all topics."""
-        self._unreadable.clear()
-        self._heard = time.monotonic()
-        self._news.clear()
-        cluster._topics.update(self._topics)
-        cluster.add_listener(self._refreshed)
-
-    def _decoder(self, *args: Any, **kwargs: Any) -> Decoder:
-        return Decoder(self._unreadable, *args, **kwargs)
-
     def _refreshed(self, cluster: Any) -> None:
-        """On the consumer's own thread, after each answer to a question for metadata."""
+        """In one of the consumer's methods: what the brokers have answered."""
         self._heard = time.monotonic()
         self._seen = snapshot(cluster, self._topics)
-        self._news.set()
+        self._news = True
 
-    def _read(self, consumer: Any) -> None:
-        while not self._news.wait(UPKEEP):
+    def _read(self, consumer: Consumer) -> None:
+        while not self._news:
+            consumer.wait(IDLE)
             self._check_alive(consumer)
         upkeep = 0.0
         while not self._stopping.is_set():
-            if self._news.is_set():
-                self._news.clear()
+            if self._news:
+                self._news = False
                 self._look(consumer)
             began = time.monotonic()
             polled = self._poll(consumer)
             now = time.monotonic()
             if polled:
                 self._hand_over(self._events(consumer, polled))
+            if now - began < IDLE:
                 time.sleep(min(now - began, self._kafka.max_pause))
             if now > upkeep:
                 upkeep = now + UPKEEP
                 self._check_alive(consumer)
                 self._try_denied(consumer, now)
-                self._hand_over(self._moved(consumer))
+                self._hand_over(self._events(consumer, self._moved(consumer)))
+                consumer.validate()
 
-    def _poll(self, consumer: Any) -> Mapping[TopicPartition, list[Any]]:
+    def _poll(self, consumer: Consumer) -> Mapping[TopicPartition, list[Record]]:
         try:
-            polled: Mapping[TopicPartition, list[Any]] = consumer.poll(IDLE)
+            return consumer.poll(IDLE)
         except TopicAuthorizationFailedError as error:
             self._deny(consumer, error)
         except OffsetOutOfRangeError as error:
@@ -195,22 +163,17 @@ class KafkaReader:
         except LogTruncationError as error:
             self._count(error)
             self._cut(consumer, {tp: at and at.offset for tp, at in error.divergent_offsets.items()})
-        else:
-            return polled
         return {}
 
     # --- records ---
 
-    def _events(self, consumer: Any, polled: Mapping[TopicPartition, list[Any]]) -> list[LogEvent]:
+    def _events(self, consumer: Consumer, polled: Mapping[TopicPartition, list[Record]]) -> list[LogEvent]:
         events: list[LogEvent] = []
-        states = consumer._subscription.assignment
         for tp, records in polled.items():
-            state = states[tp]
-            after = state.position.offset
-            end = max(after, state.highwater or 0)
+            after, end = consumer.place(tp)
             topic, partition = tp
-            if tp in self._unreadable:
-                for first, lost in self._unreadable.pop(tp):
+            if tp in consumer.unreadable:
+                for first, lost in consumer.unreadable.pop(tp):
                     before = tuple(record for record in records if record.offset < first)
                     records = records[len(before) :]
                     events += [Fetched(topic, partition, before, first, end), Lost(topic, partition, first, lost)]
@@ -218,15 +181,11 @@ class KafkaReader:
             self._topics[topic].next[partition] = after
         return events
 
-    def _moved(self, consumer: Any) -> list[LogEvent]:
+    def _moved(self, consumer: Consumer) -> Mapping[TopicPartition, list[Record]]:
         """Partitions that went on without a record: control records, aborted transactions, compaction."""
-        states = consumer._subscription.assignment
-        moved: dict[TopicPartition, list[Any]] = {
-            tp: []
-            for tp, state in states.items()
-            if state.position is not None and state.position.offset != self._topics[tp.topic].next[tp.partition]
+        return {
+            tp: [] for tp in consumer.assigned() if consumer.place(tp)[0] != self._topics[tp.topic].next[tp.partition]
         }
-        return self._events(consumer, moved)
 
     def _hand_over(self, events: Sequence[LogEvent]) -> None:
         if not events:
@@ -238,7 +197,7 @@ class KafkaReader:
 
     # --- topics ---
 
-    def _look(self, consumer: Any) -> None:
+    def _look(self, consumer: Consumer) -> None:
         """Compare what the metadata show with what is read."""
         seen = self._seen
         self._hand_over([event for topic in self._topics.values() for event in topic.look(seen.get(topic.name))])
@@ -252,11 +211,11 @@ class KafkaReader:
             starts = places(consumer, wanted, self._kafka, self._clock.wall())
         except TopicAuthorizationFailedError as error:
             self._deny(consumer, error)
-            self._news.set()  # again, without these
+            self._news = True  # again, without these
             return
         except KafkaTimeoutError as error:
             log.warning("partitions that cannot be opened yet: %s", error)
-            consumer._cluster.request_update()
+            consumer.ask()
             return
         events: list[LogEvent] = []
         for topic in self._topics.values():
@@ -273,20 +232,19 @@ class KafkaReader:
             self._call(self._set_positioned)
         self._tell_health(Health.OK, "connected")
 
-    def _assign(self, consumer: Any, fresh: Mapping[TopicPartition, Any]) -> None:
+    def _assign(self, consumer: Consumer, fresh: Mapping[TopicPartition, Any]) -> None:
         """Read what is open and there, each partition from its next offset; ``fresh`` ones have a new one."""
-        before = consumer.assignment()
+        before = consumer.assigned()
         partitions = [TopicPartition(t.name, p) for t in self._topics.values() if not t.gone for p in t.next]
-        if before != set(partitions) and (before or partitions):
+        if before != set(partitions):
             consumer.assign(partitions)
         for tp in partitions:
             if tp in fresh or tp not in before:
                 consumer.seek(tp, self._topics[tp.topic].next[tp.partition])
 
-    def _out_of_range(self, consumer: Any, positions: Mapping[TopicPartition, int]) -> None:
+    def _out_of_range(self, consumer: Consumer, positions: Mapping[TopicPartition, int]) -> None:
         """Retention overtook the reader, or the log ends before what was read."""
-        firsts = consumer.beginning_offsets(list(positions), LOOK_UP)
-        ends = consumer.end_offsets(list(positions), LOOK_UP)
+        firsts, ends = consumer.firsts(positions), consumer.ends(positions)
         events: list[LogEvent] = []
         for tp, at in positions.items():
             if at < firsts[tp]:
@@ -296,14 +254,11 @@ class KafkaReader:
         self._hand_over(events)
         self._cut(consumer, {tp: ends[tp] for tp, at in positions.items() if at > ends[tp]})
 
-    def _cut(self, consumer: Any, ends: Mapping[TopicPartition, int | None]) -> None:
+    def _cut(self, consumer: Consumer, ends: Mapping[TopicPartition, int | None]) -> None:
         """What was read is no longer in the log: another topic of that name, or a log that lost its end."""
         if not ends:
             return
-        self._news.clear()
-        consumer._cluster.request_update()
-        self._news.wait(LOOK_UP / 1000)
-        self._news.set()
+        consumer.refresh()
         events: list[LogEvent] = []
         for name in {tp.topic for tp in ends}:
             topic = self._topics[name]
@@ -317,17 +272,17 @@ class KafkaReader:
 
     # --- rights ---
 
-    def _deny(self, consumer: Any, error: TopicAuthorizationFailedError) -> None:
+    def _deny(self, consumer: Consumer, error: TopicAuthorizationFailedError) -> None:
         self._count(error)
         for name in error.args[0]:
             topic = self._topics[name]
             if not topic.denied:
                 log.warning("topic %s may not be read (Kafka's ACLs); tried again every %d s", name, RETRY)
             topic.denied, topic.trying, topic.retry_at = True, False, time.monotonic() + RETRY
-            consumer.pause(*(tp for tp in consumer.assignment() if tp.topic == name))
+            consumer.pause(name)
         self._tell_health(Health.OK, "connected")
 
-    def _try_denied(self, consumer: Any, now: float) -> None:
+    def _try_denied(self, consumer: Consumer, now: float) -> None:
         for topic in self._topics.values():
             if topic.denied and now >= topic.retry_at:
                 if topic.trying:  # nobody has objected
@@ -335,15 +290,15 @@ class KafkaReader:
                     log.info("topic %s may be read again", topic.name)
                     self._tell_health(Health.OK, "connected")
                 topic.trying, topic.retry_at = True, now + RETRY / 2
-                consumer.resume(*(tp for tp in consumer.assignment() if tp.topic == topic.name))
-                self._news.set()
+                consumer.resume(topic.name)
+                self._news = True
 
     # --- outages ---
 
-    def _check_alive(self, consumer: Any) -> None:
+    def _check_alive(self, consumer: Consumer) -> None:
         """Raises KafkaError where no broker answers: only a new consumer asks the bootstrap addresses again."""
         silent = time.monotonic() - self._heard
-        if silent > (SILENCE if consumer._cluster.need_update else METADATA_AGE + SILENCE):
+        if silent > (SILENCE if consumer.must_refresh() else METADATA_AGE + SILENCE):
             raise KafkaError(f"no broker has answered for {silent:.0f} s")
         if self._stopping.is_set():
             raise KafkaError("stopping")
