@@ -166,7 +166,7 @@ class KeepAlive:
             self._slept.append((now, late))
         self._expected = now + TICK
         last, self._tick = self._tick, int(self._now() / TICK)
-        self._payload = self._tick.to_bytes(4, "big")
+        self._payload = self._tick.to_bytes(8, "big")
         self._ping = frame(self._payload, PING)
         due: list[Pulse] = []
         for tick in range(last + 1, self._tick + 1):

@@ -128,8 +128,10 @@ class Connection(Protocol):
                 self._refuse(Refused("try again later", Kind.UNAVAILABLE, 1.0))
         elif self._state is _State.SITE:
             self._channel.dataReceived(data)
-        elif self._state is _State.DOOR and len(self._data) < MAX_EARLY:
+        elif self._state is _State.DOOR:
             self._data += data
+            if len(self._data) > MAX_EARLY:
+                self.transport.pauseProducing()  # not before: a peer that goes away would not be noticed
 
     def _read(self) -> None:
         size = end_of_head(self._data)
@@ -167,7 +169,6 @@ class Connection(Protocol):
         self.factory.settled(self)
         self._data = self._data[size:]
         self._state = _State.DOOR
-        self.transport.pauseProducing()
         self._entering = self.factory.door.enter(handshake)
         self._entering.addCallbacks(self._entered, self._turned_away, callbackArgs=(upgrade,))
 
