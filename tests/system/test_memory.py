@@ -44,4 +44,4 @@ def test_closed_connections_leave_no_circles_and_no_memory(tmp_path: Path) -> No
     )
     assert collected < CHURN  # HTTP requests leave some, each connection would leave many
     grown = after["process_resident_memory_bytes"] - before["process_resident_memory_bytes"]
-    assert grown < 300 * CHURN  # bytes: 26 objects would be 2 KiB
+    assert grown < 1000 * CHURN  # bytes: 26 objects are more than 2 KiB
