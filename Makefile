@@ -14,6 +14,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # An editable install in strict mode is a tree of links, so it is made again when a module comes or goes.
 MODULES := $(shell { find gateway plugins -name '*.py' | LC_ALL=C sort; cat pyproject.toml setup.cfg; } | cksum | cut -d' ' -f1)
 INSTALLED := $(VENV)/.installed-$(MODULES)
+LOCKED := $(VENV)/.locked-$(shell cksum < requirements.lock | cut -d' ' -f1)
 DEV := $(VENV)/.dev-$(shell cksum < requirements-dev.lock | cut -d' ' -f1)
 KEYS := var/dev.secret var/dev.apikey
 
@@ -71,13 +72,16 @@ $(VENV)/bin/python:
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is needed; name it with PYTHON=...' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(INSTALLED): $(VENV)/bin/python requirements.lock
+$(LOCKED): $(VENV)/bin/python
 	$(PIP) install --require-hashes -r requirements.lock
+	@rm -f $(VENV)/.locked-* && touch $@
+
+$(INSTALLED): $(LOCKED)
 	@rm -rf build
 	$(PIP) install --no-deps --editable .
 	@rm -f $(VENV)/.installed-* && touch $@
 
-$(DEV): $(VENV)/bin/python requirements-dev.lock
+$(DEV): $(LOCKED)
 	$(PIP) install --require-hashes -r requirements-dev.lock
 	@rm -f $(VENV)/.dev-* && touch $@
 
