@@ -6,7 +6,7 @@ chunk at a time up to where the topic has been pushed, and is then done with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import attrs
 
@@ -37,8 +37,6 @@ class Recovery:
     id: str | None
     gaps: list[Gap] = attrs.Factory(list)
     count: int = 0
-    told: bool = False  # RECOVERED was sent; what is left is to wait for partitions that are ahead of this process
-    stop: int | None = None  # the whole topic was subscribed to meanwhile and gives everything from this seq on
 
 
 @attrs.define(eq=False)
@@ -84,13 +82,23 @@ class Feed:
         """What is known to be missing since the cursors."""
         return merged(self.recovery.gaps) if self.recovery is not None else []
 
-    def focus(self, addresses: frozenset[str] | None, whole: bool, keys: set[str]) -> None:
-        """Read for other names from here on."""
-        self.addresses, self.whole, self.keys = addresses, whole, keys
-        if self.floors:
-            some = next(iter(self.floors.values()))
-            for key in {None} if whole else keys:
-                self.floors.setdefault(key, dict(some))
+    def names(self) -> Collection[str | None]:
+        """What it reads for, by key; None: the topic itself, which includes them all."""
+        return (None,) if self.whole else self.keys
+
+    def add(self, floors: Mapping[str | None, Mapping[int, int]], addresses: frozenset[str] | None) -> None:
+        """Read for more names from here on; for each the offsets below which it gets nothing."""
+        if self.floors or any(floors.values()):
+            known = {key: self.floors.get(key, {}) for key in self.names()}
+            self.floors = known | {key: dict(floor) for key, floor in floors.items()}
+        self.addresses, self.whole = addresses, self.whole or None in floors
+        self.keys = set() if self.whole else self.keys | {key for key in floors if key is not None}
+        if self.whole and self.floors:
+            self.floors = {None: self.floors[None]}
+
+    def skip(self, floors: Mapping[int, int]) -> None:
+        """Give nothing below ``floors`` to names that have no floor of their own there."""
+        self.floors = {key: {**floors, **self.floors.get(key, {})} for key in self.names()}
 
     def forget(self, keys: set[str], addresses: frozenset[str] | None) -> None:
         """Read for these keys no more."""
@@ -100,8 +108,9 @@ class Feed:
             for key in keys:
                 self.recovery.cursors.pop(key, None)
 
-    def read(self, stop: int) -> list[bytes]:
-        """The next frames, at most ``CHUNK`` bytes of them, of entries before ``stop``."""
+    def read(self, stop: int, others: Collection[str] = ()) -> list[bytes]:
+        """The next frames, at most ``CHUNK`` bytes of them, of entries before ``stop``. Not of ``others``: keys of a
+        whole topic that have a place of their own."""
         window, codec, recovery = self.window, self.codec, self.recovery
         if self.addresses is None:
             found = window.entries(self.seq, min(stop, self.seq + ENTRIES))
@@ -111,12 +120,14 @@ class Feed:
         size = 0
         for entry in found:
             frame = b""
-            if self.floors and not self._wants(entry):
+            if others and entry.addresses and entry.addresses[0] in others:
+                pass
+            elif self.floors and not self._wants(entry):
                 pass
             elif entry.gap is not None and not codec.tells_gaps:
                 self.cut = True
                 break
-            elif entry.gap is not None and recovery is not None and not recovery.told:
+            elif entry.gap is not None and recovery is not None:
                 recovery.gaps.append(entry.gap)
             else:
                 frame = window.view(entry, codec)
@@ -174,7 +185,7 @@ class Feed:
         self.floors = {}
         self.seq = self.window.base
         self.position = self.window.position(self.seq)
-        if self.recovery is not None and not self.recovery.told:
+        if self.recovery is not None:
             self.recovery.gaps += gaps
 
     def _wants(self, entry: Entry) -> bool:

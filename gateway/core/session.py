@@ -45,10 +45,6 @@ class Subscription:
         """Whether any name is past its recovery."""
         return self.whole or bool(self.keys)
 
-    def settled(self) -> bool:
-        """Whether any name does not recover: it is pushed, or read because of slowness, or was told RECOVERED."""
-        return self.holds() or any(feed.recovery is None or feed.recovery.told for feed in self.recoveries)
-
     def addresses(self) -> frozenset[str] | None:
         """What is listened to; None: everything."""
         return self.topic.addresses(self.user, self.whole, self.keys)
@@ -65,27 +61,26 @@ class Subscription:
             yield self.slow
         yield from self.recoveries
 
-    def names(self) -> list[Name]:
-        """Every name that is held on its own."""
-        keys = self.keys.union(*(feed.keys for feed in self.recoveries))
-        whole = self.whole or any(feed.whole for feed in self.recoveries)
-        return [Name(self.topic.name)] * whole + [Name(self.topic.name, key) for key in sorted(keys)]
+    def recovering_keys(self) -> frozenset[str]:
+        """Keys that have a place of their own, within the whole topic or beside it."""
+        return frozenset().union(*(feed.keys for feed in self.recoveries))
 
-    def recovering(self) -> bool:
-        """Whether RECOVERED is still to come for a name."""
-        return any(feed.recovery is not None and not feed.recovery.told for feed in self.recoveries)
+    def names(self) -> list[Name]:
+        """Every name that is held on its own. A whole topic that is past its recovery has absorbed all of them."""
+        if self.whole:
+            return [Name(self.topic.name)]
+        keys = self.keys.union(*(feed.keys for feed in self.recoveries))
+        whole = any(feed.whole for feed in self.recoveries)
+        return [Name(self.topic.name)] * whole + [Name(self.topic.name, key) for key in sorted(keys)]
 
     def position(self, names: Collection[Name] | None = None) -> dict[int, int]:
         """Of each partition the first offset that will be given to any of ``names``; without, or where these have
         none of their own: to the names that do not recover."""
-        places = []
-        for feed in self.recoveries:
-            if names is None:
-                mine = feed.recovery is None or feed.recovery.told
-            else:
-                mine = any(feed.whole if name.key is None else feed.whole or name.key in feed.keys for name in names)
-            if mine:
-                places.append(feed.place())
+        places = [
+            feed.place()
+            for feed in self.recoveries
+            if names is not None and any(feed.whole or name.key in feed.keys for name in names)
+        ]
         settled = self.holds() if names is None else any(self.whole or name.key in self.keys for name in names)
         if settled or not places:
             live = self.topic.window.position(self.topic.delivered)

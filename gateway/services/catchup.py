@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gateway.core import events, names
-from gateway.core.feed import Feed, merged
+from gateway.core.feed import Feed, Recovery, merged
 from gateway.core.session import Session, State, Subscription
 from gateway.core.topic import Topic
 from gateway.errors import Close
@@ -89,16 +89,23 @@ class CatchUp:
         self._behind(session)
         self._schedule(session)
 
-    def join(self, session: Session, sub: Subscription) -> None:
-        """``sub`` holds more than before: push that too, or where the topic is behind, read it from its position on."""
-        if sub.slow is not None:
-            sub.slow.focus(sub.addresses(), sub.whole, sub.keys)
-        elif session.stalled:
-            self._slow(session, sub, sub.topic.delivered, self._clock.seconds())
-        elif sub.topic.warm_until:
-            self.skip(session, sub, sub.topic.warm_until)
-        else:
+    def hold(self, session: Session, sub: Subscription, added: Mapping[str | None, Place]) -> None:
+        """These names are held from now on: pushed, or read from the topic's position where that is behind. By key
+        (None: the topic itself, which absorbs its keys), with the offsets below which it is given nothing."""
+        nexts, feed = sub.topic.window.nexts, sub.slow
+        ahead = any(floor > nexts.get(partition, 0) for floors in added.values() for partition, floor in floors.items())
+        if feed is None and sub.holds():
+            self.unlisten(session, sub)
+        if feed is None and (ahead or session.stalled or (None in added and sub.recoveries)):
+            since = self._clock.seconds() if session.stalled else math.inf
+            feed = self._slow(session, sub, sub.topic.delivered, since)
+        sub.whole = sub.whole or None in added
+        sub.keys = set() if sub.whole else sub.keys | {key for key in added if key is not None}
+        if feed is None:
             self.listen(session, sub)
+        else:
+            feed.add(added, sub.addresses())
+            self._schedule(session)
 
     def wake(self, topic: Topic[Session]) -> None:
         """The topic has moved: those who wait for that look again."""
@@ -122,6 +129,7 @@ class CatchUp:
             if not feed.whole and not rest:
                 self._parked.get(sub.topic, {}).pop(feed, None)
                 sub.recoveries.remove(feed)
+        self._look_again(session, sub)
         self._settle(session)
 
     def drop(self, session: Session, sub: Subscription) -> None:
@@ -194,8 +202,7 @@ class CatchUp:
         if feed is None:
             self.unlisten(session, sub)
             feed = self._slow(session, sub, sub.topic.delivered, math.inf)
-        for key in {None} if sub.whole else sub.keys:
-            feed.floors.setdefault(key, {}).update(floors)
+        feed.skip(floors)
         self._schedule(session)
 
     def _behind(self, session: Session) -> None:
@@ -241,79 +248,68 @@ class CatchUp:
         """Read one chunk for one topic of one session, and send it."""
         recovery, out = feed.recovery, []
         lost = feed.overtaken()
-        if lost and session.codec.tells_gaps:
-            if recovery is not None and not recovery.told:
-                recovery.gaps += lost
-            else:
-                sub.topic.metrics.gaps += len(lost)
-                self._metrics.messages_sent["GAP"] += 1
-                out.append(self.gap(session, sub, lost))
-        frames = [] if feed.cut else feed.read(stop := self._stop(sub, feed))
+        gaps = lost if recovery is None else recovery.gaps + lost
+        if gaps and not session.codec.tells_gaps:
+            self.cut(session)
+            return
+        if recovery is not None:
+            recovery.gaps = gaps
+        elif lost:
+            sub.topic.metrics.gaps += len(lost)
+            self._metrics.messages_sent["GAP"] += 1
+            out.append(self.gap(session, sub, lost))
+        stop = max(feed.seq, sub.topic.delivered if feed is sub.slow or sub.slow is None else sub.slow.seq)
+        frames = feed.read(stop, sub.recovering_keys() if feed is sub.slow else ())
         self._count(session, frames)
         out += frames
-        if feed.cut or (not session.codec.tells_gaps and (lost or (recovery is not None and recovery.gaps))):
+        if feed.cut:
             session.push(b"".join(out))
             self.cut(session)
             return
-        if feed.seq >= stop:
-            out += self._arrived(session, sub, feed)
-        else:
+        if feed.seq < stop:
             session.reading.append((sub, feed))
+        elif recovery is None:
+            self._caught_up(session, sub, feed)
+        else:
+            out += self._recovered(session, sub, feed, recovery)
+        if feed is sub.slow:
+            self._look_again(session, sub)
         self.send(session, b"".join(out))
 
-    def _stop(self, sub: Subscription, feed: Feed) -> int:
-        """Up to where a feed reads: the position of the topic, where what it reads is joined with the rest."""
-        if feed.recovery is not None and feed.recovery.stop is not None:
-            stop = feed.recovery.stop
-        elif sub.slow is not None and feed is not sub.slow:
-            stop = sub.slow.seq
-        else:
-            stop = sub.topic.delivered
-        return max(stop, feed.seq)
-
-    def _arrived(self, session: Session, sub: Subscription, feed: Feed) -> list[bytes]:
-        """A feed has read all there is: what there is to tell. Its names are pushed to from now on, unless the client
-        is ahead of this process."""
-        recovery, topic, out = feed.recovery, sub.topic, []
-        if recovery is not None and not recovery.told:
-            if topic.window.epoch is None:
-                self._park(session, sub, feed)
-                return []
-            recovery.told = True
-            gaps = merged(recovery.gaps)
-            topic.metrics.gaps += len(gaps)
-            self._metrics.messages_sent["RECOVERED"] += 1
-            out.append(
-                session.codec.event(
-                    events.recovered(
-                        topic.name,
-                        spelt(topic.name, feed.whole, feed.keys),
-                        recovery.count,
-                        gaps,
-                        topic.window.epoch,
-                        feed.place(),
-                        recovery.id,
-                    )
-                )
-            )
-        if feed.ahead():
+    def _caught_up(self, session: Session, sub: Subscription, feed: Feed) -> None:
+        """A topic that was behind has been read up to its end: it is pushed to again, unless the client is ahead of
+        this process, or keys of the whole topic still recover."""
+        if feed.ahead() or (sub.whole and sub.recoveries):
             self._park(session, sub, feed)
-        elif feed is sub.slow:
+        else:
             sub.slow = None
             self.listen(session, sub)
-        else:
-            self._merge(session, sub, feed)
-        return out
 
-    def _merge(self, session: Session, sub: Subscription, feed: Feed) -> None:
+    def _recovered(self, session: Session, sub: Subscription, feed: Feed, recovery: Recovery) -> list[bytes]:
+        """Names that recover have been read for up to the topic's position. They are held like others from now on and
+        told RECOVERED, once their place is the topic's: what that tells as position holds for all of them."""
+        topic = sub.topic
+        if topic.window.epoch is None or (sub.holds() and feed.place() != sub.position()):
+            self._park(session, sub, feed)
+            return []
         sub.recoveries.remove(feed)
-        if feed.recovery is not None and feed.recovery.stop is not None:
-            return  # the whole topic gives these names now
-        if feed.whole and sub.keys and sub.slow is None:
-            self.unlisten(session, sub)
-        sub.whole = sub.whole or feed.whole
-        sub.keys = set() if sub.whole else sub.keys | feed.keys
-        self.join(session, sub)
+        self.hold(session, sub, {key: feed.floors.get(key, {}) for key in feed.names()})
+        if sub.slow is not None:
+            self.unpark(session, sub, sub.slow)
+        gaps = merged(recovery.gaps)
+        topic.metrics.gaps += len(gaps)
+        self._metrics.messages_sent["RECOVERED"] += 1
+        told, at = spelt(topic.name, feed.whole, feed.keys), sub.position()
+        return [
+            session.codec.event(
+                events.recovered(topic.name, told, recovery.count, gaps, topic.window.epoch, at, recovery.id)
+            )
+        ]
+
+    def _look_again(self, session: Session, sub: Subscription) -> None:
+        """The topic's position is another one: names that wait to join it there may go on."""
+        for feed in sub.recoveries:
+            self.unpark(session, sub, feed)
 
     def _park(self, session: Session, sub: Subscription, feed: Feed) -> None:
         self._parked.setdefault(sub.topic, {})[feed] = (session, sub)

@@ -41,7 +41,7 @@ class Changes:
             for feed in sub.feeds():
                 feed.restart(_recreated(topic, feed.place()))
                 self._catch_up.unpark(session, sub, feed)
-            if not sub.settled():
+            if not sub.holds():
                 continue  # told by RECOVERED
             gaps = _recreated(topic, places[session])
             key = tuple(sorted(places[session].items()))
@@ -57,10 +57,9 @@ class Changes:
             if not first:
                 continue
             for feed in sub.recoveries:
-                if feed.recovery is not None and not feed.recovery.told:
-                    feed.begin()
-                    self._catch_up.read(session, sub, feed)
-            if sub.settled():
+                feed.begin()
+                self._catch_up.unpark(session, sub, feed)
+            if sub.holds():
                 body = events.position(topic.name, topic.window.epoch, sub.position())
                 self._catch_up.send(session, session.codec.event(body))
         self._catch_up.wake(topic)
@@ -92,7 +91,10 @@ class Changes:
         gaps = [Gap(p, ahead[p], end, GapReason.RECREATED) for p, end in sorted(sure.items())]
         feed.cap(sure)
         self._catch_up.unpark(session, sub, feed)
-        self._catch_up.tell_gaps(session, sub, self._catch_up.gap(session, sub, gaps), len(gaps))
+        if feed.recovery is not None:
+            feed.recovery.gaps += gaps
+        else:
+            self._catch_up.tell_gaps(session, sub, self._catch_up.gap(session, sub, gaps), len(gaps))
 
 
 def _recreated(topic: Topic[Session], place: Place) -> list[Gap]:

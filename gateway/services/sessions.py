@@ -139,12 +139,9 @@ class Sessions:
         for sub in list(session.subscriptions.values()):
             topic, version = sub.topic, sub.topic.window.version
             rare = topic.settings.audience is Audience.USER or (topic.keyed and not sub.whole)
-            if not rare or sub.told == version or sub.recovering() or not sub.topic.window.epoch:
+            if not rare or sub.told == version or any(sub.feeds()) or not sub.topic.window.epoch:
                 continue
             sub.told = version
-            if any(sub.feeds()):
-                self._send(session, events.position(topic.name, topic.window.epoch, sub.position()))
-                continue
             known = self._positions.get((topic.name, session.codec.slot))
             if known is None or known[0] != version:
                 frame = session.codec.event(events.position(topic.name, topic.window.epoch, sub.position()))

@@ -99,7 +99,7 @@ class Subscriptions:
             self._catch_up.read(session, sub, feed)
         elif new:
             self._take(session, sub, new)
-        sub.told = topic.window.version
+        sub.told = -1 if any(sub.feeds()) else topic.window.version
         shown = [names.spell(name) for name in want.names]
         return events.subscription(topic.name, shown, topic.window.epoch, sub.position(want.names))
 
@@ -161,18 +161,11 @@ class Subscriptions:
         return feed
 
     def _take(self, session: Session, sub: Subscription, new: Sequence[Name]) -> None:
-        """Names from now on, or from where the topic is for a session that is behind."""
-        if any(name.key is None for name in new):
-            if sub.slow is None and sub.holds():
-                self._catch_up.unlisten(session, sub)
-            here = sub.topic.delivered if sub.slow is None else sub.slow.seq
-            for feed in sub.recoveries:  # keys that recover do so up to here; the rest comes with the topic
-                assert feed.recovery is not None
-                feed.recovery.stop = here
-            sub.whole, sub.keys = True, set()
-        else:
-            sub.keys = sub.keys | {name.key for name in new if name.key is not None}
-        self._catch_up.join(session, sub)
+        """Names from now on, or from where the topic is for a session that is behind, or ahead of this process."""
+        at = sub.slow.place() if sub.slow is not None and sub.slow.floors else {}
+        for partition, live in sub.topic.warm_until.items():
+            at[partition] = max(at.get(partition, 0), live)
+        self._catch_up.hold(session, sub, dict.fromkeys([name.key for name in new], at))
 
     def _leave(self, session: Session, topic: str, asked: Sequence[Name]) -> list[str]:
         sub = session.subscriptions[topic]
