@@ -25,7 +25,7 @@ run: $(INSTALLED) $(KEYS)
 		'The gateway starts with $(CONFIG); Ctrl-C ends it. From a second shell, in this folder:' \
 		'  a token:   $(BIN)/ws-gateway token --sub alice --topics notifications' \
 		'  a record:  $(BIN)/ws-gateway publish notifications '\''{"user_id":"alice","text":"hi"}'\'
-	@exec $(BIN)/python -m gateway -c $(CONFIG)
+	@WSGATEWAY_LOGGER_FORMAT=$${WSGATEWAY_LOGGER_FORMAT:-text} exec $(BIN)/python -m gateway -c $(CONFIG)
 
 # Everything that CI runs, in the order in which it fails fastest.
 test: check types servers $(KEYS)
