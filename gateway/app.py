@@ -213,8 +213,10 @@ def _log_of(config: Config, clock: Clock, reactor: Any, metrics: Metrics) -> tup
     from gateway.log.kafka_reader import KafkaReader
     from gateway.log.kafka_writer import KafkaWriter
 
-    return KafkaReader(config.kafka, clock, reactor.callFromThread, metrics), KafkaWriter(
-        config, clock, reactor, metrics
+    thread = reactor.callFromThread
+    return (
+        KafkaReader(config.kafka, clock, thread, metrics),
+        KafkaWriter(config.kafka, config.publish, clock, thread, metrics),
     )
 
 
