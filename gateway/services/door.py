@@ -284,6 +284,7 @@ class Door(Generic[Plan]):
 
     def _tell(self, error: GatewayError, handshake: Handshake) -> None:
         """Count and log a refusal, and say when to come back if it may pass."""
+        error.__traceback__ = None  # its frames hold it in a circle, which a flood of bad tokens would fill memory with
         if isinstance(error, AuthError):
             self._metrics.auth_errors[error.reason] += 1
         wire = error.kind.wire

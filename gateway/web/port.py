@@ -186,6 +186,7 @@ class Connection(Protocol):
         if self._state is _State.DOOR:
             self.transport.resumeProducing()
             self._refuse(failure.value)  # type: ignore[arg-type]
+        failure.value.__traceback__ = None  # type: ignore[union-attr]
 
     def _peer_address(self) -> str:
         return self._peer.host if isinstance(self._peer, IPv4Address | IPv6Address) else LOCAL

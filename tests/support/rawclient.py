@@ -7,6 +7,7 @@ waits gives up after ``timeout`` seconds.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -213,6 +214,8 @@ class RawClient:
         except (EOFError, ConnectionError):
             return Closed(1006)
         self.ended()
+        with contextlib.suppress(OSError):
+            self.finish()
         if not got.payload:
             return Closed(1005)
         return Closed(int.from_bytes(got.payload[:2], "big"), got.payload[2:].decode())
