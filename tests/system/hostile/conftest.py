@@ -11,7 +11,7 @@ from tests.support.hostile import Target
 CONFIG = {
     "server": {
         "origins": ["https://app.example", "http://dev.example:3000", "https://[2001:db8::1]"],
-        "readTimeout": "2s",  # what is dropped after 10 s by default is dropped in time for a test
+        "readTimeout": "1s",  # what is dropped after 10 s by default is dropped in time for a test
     },
 }
 

@@ -450,25 +450,33 @@ def test_the_path_is_decoded_once(target: Target, path: str) -> None:
 # A14, A15: heads that never end
 
 
+HEADS_WITHOUT_END = {
+    "value": (b"GET /ws HTTP/1.1\r\nX: ", b"a" * 65536, 431),
+    "lines": (b"GET /ws HTTP/1.1\r\n", b"a: b\r\n" * 10_000, 431),
+    "blanks": (b"GET /ws HTTP/1.1\r\nX:", b" " * 65536, 431),
+    "target": (b"GET /ws?", b"a" * 65536, 414),
+    "method": (b"", b"A" * 65536, 414),
+}
+
+
 @pytest.mark.parametrize(
-    ("begin", "more", "status"),
-    [
-        pytest.param(b"GET /ws HTTP/1.1\r\nX: ", b"a" * 65536, 431, id="A14-value"),
-        pytest.param(b"GET /ws HTTP/1.1\r\n", b"a: b\r\n" * 10_000, 431, id="A14-lines"),
-        pytest.param(b"GET /ws?", b"a" * 65536, 414, id="A14-target"),
-        pytest.param(b"", b"A" * 65536, 414, id="A14-method"),
-        pytest.param(b"GET /ws HTTP/1.1\r\nX:", b" " * 65536, 431, id="A14-blanks"),
-    ],
+    ("begin", "more", "status"), [pytest.param(*head, id=f"A14-{name}") for name, head in HEADS_WITHOUT_END.items()]
 )
 def test_a_head_that_never_ends(target: Target, begin: bytes, more: bytes, status: int) -> None:
-    """Autobahn keeps all of it: one client took 34 MiB in 4 s. Here it is told off after 16 KiB, and then cut off."""
+    """Autobahn keeps all of it: one client took 34 MiB in 4 s. Here it is told off after 16 KiB."""
+    answer = target.refused(begin + more)
+    assert answer.status == status
+
+
+@pytest.mark.parametrize("begin", [pytest.param(b"GET /ws HTTP/1.1\r\nX: ", id="A14-cut-off")])
+def test_who_goes_on_sending_is_cut_off(target: Target, begin: bytes) -> None:
+    """What comes behind the answer is read and dropped, so that the answer arrives; but for a second, not for good."""
     with target.connect() as client:
-        client.send(begin + more)
-        assert client.answer().status == status
-        cut_off = time.monotonic() + 3.0  # what comes behind the answer is read and dropped for a second
+        client.send(begin)
+        cut_off = time.monotonic() + 3.0
         with pytest.raises(ConnectionError):
             while time.monotonic() < cut_off:
-                client.send(more)
+                client.send(b"a" * 65536)
 
 
 def drip(client: RawClient, data: bytes, every: float) -> float:
@@ -497,7 +505,7 @@ def drip(client: RawClient, data: bytes, every: float) -> float:
 )
 def test_half_open_connections(target: Target, begin: bytes) -> None:
     """300 at once, of which nothing comes: all are dropped in time, and a client that is honest gets in meanwhile."""
-    waiting = [target.connect(timeout=6) for _ in range(300)]  # three times server.readTimeout
+    waiting = [target.connect(timeout=5) for _ in range(300)]
     for client in waiting:
         if begin:
             client.send(begin)
@@ -515,7 +523,7 @@ def test_half_open_connections(target: Target, begin: bytes) -> None:
 def test_a_byte_every_now_and_then(target: Target, data: bytes) -> None:
     """The deadline is for the whole request: it does not begin anew with each byte."""
     with target.connect() as client:
-        assert drip(client, data, 0.3) < 4
+        assert drip(client, data, 0.3) < 3
 
 
 # A18
