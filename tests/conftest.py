@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.kafka import EXTERNAL, Broker, Cluster
 from tests.support.kafka_install import KafkaMissingError
+from tests.support.reactor import ThreadedReactor
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,13 @@ def secure_broker() -> Iterator[Broker]:
     """A broker that demands TLS with a certificate, SCRAM-SHA-512, and rights."""
     with _made(lambda: Broker(secure=True)) as broker:
         yield broker.start()
+
+
+@pytest.fixture(scope="session")
+def threaded_reactor() -> Iterator[ThreadedReactor]:
+    """A reactor that runs beside the tests, for adapters with threads of their own."""
+    with ThreadedReactor() as reactor:
+        yield reactor
 
 
 def _made(make: Callable[[], Broker]) -> Broker:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from kafka.errors import KafkaError
@@ -67,20 +68,21 @@ class Connecting:
         """``kind(**settings)``; raises what that raises. ``prepare`` gets its ClusterMetadata before any request."""
         self._prepare = prepare
         try:
-            made = kind(kafka_client=self._net_client, **settings)
+            return kind(kafka_client=self._net_client, **settings)
         except BaseException:
             if self._client is not None:
                 self._client.close()
             raise
-        self._client = None
-        return made
+        finally:
+            self._client = None
 
     def give_up(self) -> None:
         """Let an attempt that is going on fail soon. Thread-safe."""
         self._given_up = True
-        if self._client is not None:
-            manager = self._client._manager
-            manager.call_soon(manager.close)
+        client = self._client
+        if client is not None:
+            with suppress(RuntimeError):  # it is over just now
+                client._manager.call_soon(client._manager.close)
 
     def _net_client(self, **settings: Any) -> KafkaNetClient:
         if self._given_up:
