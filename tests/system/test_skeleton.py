@@ -146,7 +146,8 @@ def test_a_port_in_use_is_told_by_the_daemonised_start(daemon: Daemon, tmp_path:
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert "cannot listen" in done.stderr
-    assert "another process listens there" in (folder / "twistd.log").read_text()
+    log = folder / "twistd.log"
+    until(lambda: "another process listens there" in log.read_text(), "the log says why")
     assert not (folder / "twistd.pid").exists()
 
 
