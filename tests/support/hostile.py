@@ -13,12 +13,14 @@ import json
 import select
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tests.support import tokens
 from tests.support.daemon import Config, Daemon, until
 from tests.support.rawclient import CLOSE, Answer, Closed, RawClient, upgrade_request
 from tests.support.tokens import SECRET
@@ -30,15 +32,20 @@ OLD_SECRET = b"the key before: it is valid while keys rotate"
 ROOT = Path(__file__).parents[2]
 
 
+def now() -> int:
+    """What the clocks of this machine say, in seconds since 1970."""
+    return int(datetime.now(UTC).timestamp())
+
+
 class Bystander:
     """A client that behaves: it sends a PING again and again, and reads what comes, in a thread of its own."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, token: str) -> None:
         self.worst = 0.0  # seconds that a PONG took
         self.records: set[int] = set()
         self.problem: BaseException | None = None
         self._client = RawClient((daemon.host, daemon.port))
-        assert self._client.upgrade(f"/ws?topics=news&token={daemon.token('bystander')}").status == 101
+        assert self._client.upgrade(f"/ws?topics=news&token={token}").status == 101
         assert self._client.message()["type"] == "CONNECTED"
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -79,9 +86,11 @@ class Bystander:
 
 
 class Target:
-    """A daemon to be attacked, with a bystander. ``secret`` and ``old_secret`` are its two keys."""
+    """A daemon to be attacked, with a bystander. SECRET and OLD_SECRET are its keys; where ``config`` names others,
+    ``sign`` makes a token of claims."""
 
-    def __init__(self, config: Config, folder: Path) -> None:
+    def __init__(self, config: Config, folder: Path, sign: Callable[[dict[str, Any]], str] | None = None) -> None:
+        self._sign = sign or tokens.token
         self.events_file = folder / "events.log"
         self.daemon = Daemon(
             config,
@@ -89,7 +98,6 @@ class Target:
             arguments=["--logger", "tests.support.event_log.EventLog"],
             environ={"EVENT_LOG": str(self.events_file), "PYTHONPATH": str(ROOT)},
         )
-        self.daemon.secret = SECRET.decode()
         (folder / "token.secret").write_bytes(SECRET + b"\n" + OLD_SECRET + b"\n")
         self.tokens: set[str] = set()
         self._numbers = itertools.count()
@@ -97,7 +105,7 @@ class Target:
 
     def __enter__(self) -> Target:
         self.daemon.start()
-        self.bystander = Bystander(self.daemon)
+        self.bystander = Bystander(self.daemon, self.token("bystander", lifetime=86400))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,11 +123,12 @@ class Target:
         self.tokens.add(token)
         return token
 
-    def token(self, sub: str = "mallory", **claims: Any) -> str:
+    def token(self, sub: str = "mallory", lifetime: float = 3600, **claims: Any) -> str:
         """A good one."""
-        return self.known(self.daemon.token(sub, **claims))
+        return self.known(self._sign({"sub": sub, "exp": now() + lifetime, **claims}))
 
-    def target(self, token: str | None = None, **query: str) -> str:
+    @staticmethod
+    def target(token: str | None = None, **query: str) -> str:
         """``/ws`` with a token and other parameters, everything escaped."""
         parameters = {**({"token": token} if token is not None else {}), **query}
         return "/ws?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items())
