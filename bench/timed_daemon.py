@@ -1,7 +1,7 @@
 """The installed daemon with a 5 ms timer in its reactor: ``python -m bench.timed_daemon FILE <arguments of twistd>``.
 
 A line of JSON a second goes to FILE: ``at`` (time.monotonic), the worst of that second as ``late_ms``, the part of it
-that is ``late_own_ms``, the longest run of the cyclic collector, ``gc_ms``, and the process's size, ``rss_mib``.
+that is ``late_own_ms``, the longest run of the cyclic collector in CPU, ``gc_ms``, and the size, ``rss_mib``.
 
 The daemon's own doing: a reactor is late because this process computes (or a thread of it holds the interpreter), or
 because the machine gives the core to somebody else. In the interval that ends late the process used some CPU, all its
@@ -65,9 +65,9 @@ class Timer:
 
     def _collected(self, phase: str, _: dict[str, int]) -> None:
         if phase == "start":
-            self._collection_began = time.monotonic()
+            self._collection_began = time.thread_time()
         else:
-            self._collecting = max(self._collecting, time.monotonic() - self._collection_began)
+            self._collecting = max(self._collecting, time.thread_time() - self._collection_began)
 
 
 def main() -> None:
