@@ -40,6 +40,8 @@ class Drain:
         self._sessions = sessions
         self._clock = clock
         self._over: Deferred[None] | None = None
+        self._began = 0.0
+        self._told = 0
 
     @property
     def draining(self) -> bool:
@@ -49,22 +51,26 @@ class Drain:
     def run(self) -> Deferred[None]:
         """Fires when nobody is left, at the latest after ``server.drain.timeout``. To be called once."""
         over = self._over = Deferred()
+        self._began = self._clock.seconds()
+        self._told = 0
         _log.info("draining: {clients} clients are told to move on", clients=len(self._sessions.all()))
-        self._step(over, self._clock.seconds() + self._timeout)
+        self._step(over)
         return over
 
-    def _step(self, over: Deferred[None], ends_at: float) -> None:
+    def _step(self, over: Deferred[None]) -> None:
         """One group. Whoever was at the door when it began is found here, too."""
         present = self._sessions.all()
-        left = ends_at - self._clock.seconds()
+        gone = self._clock.seconds() - self._began
+        left = self._timeout - gone
         if not present or left <= 0:
             for session in list(present):
                 session.channel.abort()
             over.callback(None)
             return
         untold = [session for session in present if session.state is not State.CLOSING]
-        steps = max(1, math.floor((left - self._write_timeout) / STEP))
-        group = max(math.ceil(self._pace * STEP), math.ceil(len(untold) / steps))
-        for session in untold[:group]:
+        at_pace = math.ceil(self._pace * (gone + STEP)) - self._told
+        in_time = math.ceil(len(untold) / max(1, math.floor((left - self._write_timeout) / STEP)))
+        for session in untold[: max(at_pace, in_time)]:
+            self._told += 1
             self._sessions.close(session, Close.GOING_AWAY, "the gateway is going away")
-        self._clock.callLater(min(STEP, left), self._step, over, ends_at)
+        self._clock.callLater(min(STEP, left), self._step, over)
