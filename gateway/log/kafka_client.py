@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kafka.errors import KafkaError
@@ -32,7 +32,6 @@ def options(kafka: Kafka) -> dict[str, Any]:
         "security_protocol": security.protocol,
         "request_timeout_ms": int(REQUEST_TIMEOUT * 1000),
         "metadata_max_age_ms": int(METADATA_AGE * 1000),
-        "bootstrap_timeout_ms": int(BOOTSTRAP * 1000),
         "reconnect_backoff_ms": 50,
         "reconnect_backoff_max_ms": 1000,  # the default of 30 s would be felt after every outage
     }
@@ -60,38 +59,40 @@ class Connecting:
     thread and sockets behind where they fail; this one cleans up, and can be told from another thread to give up."""
 
     def __init__(self) -> None:
-        self._client: KafkaNetClient | None = None
-        self._prepare: Callable[[Any], None] = lambda _: None
+        self._lock = threading.Lock()
         self._given_up = False
+        self._client: KafkaNetClient | None = None  # while it looks for a broker
 
     def make(self, kind: Callable[..., Any], prepare: Callable[[Any], None], **settings: Any) -> Any:
         """``kind(**settings)``; raises what that raises. ``prepare`` gets its ClusterMetadata before any request."""
-        self._prepare = prepare
-        try:
-            return kind(kafka_client=self._net_client, **settings)
-        except BaseException:
-            if self._client is not None:
-                self._client.close()
-            raise
-        finally:
-            self._client = None
+        return kind(kafka_client=lambda **all_settings: self._connect(prepare, all_settings), **settings)
 
     def give_up(self) -> None:
         """Let an attempt that is going on fail soon. Thread-safe."""
-        self._given_up = True
-        client = self._client
-        if client is not None:
-            with suppress(RuntimeError):  # it is over just now
-                client._manager.call_soon(client._manager.close)
+        with self._lock:
+            self._given_up = True
+            if self._client is not None:
+                self._client._manager.call_soon(self._client._manager.close)
 
-    def _net_client(self, **settings: Any) -> KafkaNetClient:
-        if self._given_up:
-            raise KafkaError("given up")
-        self._client = KafkaNetClient(net=Loop(**settings), **settings)
+    def _connect(self, prepare: Callable[[Any], None], settings: Mapping[str, Any]) -> KafkaNetClient:
+        client = KafkaNetClient(net=Loop(**settings), **settings)
         # The manager passes neither on. Without the first, asking for a topic may make it.
-        self._client.cluster.config.update(allow_auto_create_topics=False, retry_backoff_ms=RETRY)
-        self._prepare(self._client.cluster)
-        return self._client
+        client.cluster.config.update(allow_auto_create_topics=False, retry_backoff_ms=RETRY)
+        prepare(client.cluster)
+        try:
+            with self._lock:
+                self._client = client
+            client._manager.bootstrap(BOOTSTRAP * 1000)
+            with self._lock:
+                self._client = None
+                if self._given_up:
+                    raise KafkaError("given up")
+        except BaseException:
+            with self._lock:
+                self._client = None
+            client.close()
+            raise
+        return client
 
 
 def name_of(error: BaseException) -> str:

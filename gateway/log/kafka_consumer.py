@@ -59,8 +59,6 @@ class Consumer:
         self._cluster = self._consumer._cluster
         self._states = self._consumer._subscription.assignment
         self._fetcher.PartitionRecords = lambda *args, **kwargs: Decoder(self.unreadable, *args, **kwargs)
-        if not self._cluster.topics():
-            self._cluster.request_update()
 
     def poll(self, seconds: float, most: int = BATCH) -> Mapping[TopicPartition, list[Record]]:
         """Records as they come; waits where there are none. Raises OffsetOutOfRangeError, LogTruncationError and
@@ -135,10 +133,6 @@ class Consumer:
     def ask(self) -> None:
         """Look at the metadata soon."""
         self._cluster.request_update()
-
-    def wait(self, seconds: float) -> None:
-        """Let the connections have their turn."""
-        self._net.poll(timeout_ms=seconds * 1000)
 
     def close(self) -> None:
         """End the connections. Never raises."""

@@ -53,6 +53,7 @@ class KafkaReader:
         self._thread = threading.Thread(target=self._run, name="kafka-reader", daemon=True)
         self._stopping = threading.Event()
         self._stopped: list[Deferred[None]] = []
+        self._ended = False
         self._room = threading.BoundedSemaphore(UNDER_WAY)
         self._listener: LogListener | None = None
         self._positioned = False
@@ -79,11 +80,11 @@ class KafkaReader:
         self._listener = None
         self._stopping.set()
         self._connecting.give_up()
-        if self._thread.is_alive():
-            self._stopped.append(done)
+        self._stopped.append(done)
+        if self._thread.is_alive() and not self._ended:
             self._clock.callLater(STOP, self._gone)
         else:
-            done.callback(None)
+            self._gone()
         return done
 
     def positioned(self) -> bool:
@@ -107,6 +108,7 @@ class KafkaReader:
         self._positioned = True
 
     def _gone(self) -> None:
+        self._ended = True
         waiting, self._stopped = self._stopped, []
         for done in waiting:
             done.callback(None)
@@ -130,9 +132,6 @@ class KafkaReader:
         self._news = True
 
     def _read(self, consumer: Consumer) -> None:
-        while not self._news:
-            consumer.wait(IDLE)
-            self._check_alive(consumer)
         upkeep = 0.0
         while not self._stopping.is_set():
             if self._news:

@@ -85,6 +85,7 @@ class KafkaWriter:
         self._pending_bytes = 0
         self._timer: Any = None
         self._stopped: list[Deferred[None]] = []
+        self._ended = False
         # Shared: who pops an entry from ``_waiting`` decides over it, to send it or to say that it was not written.
         self._waiting: dict[int, Entry] = {}
         self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
@@ -115,7 +116,7 @@ class KafkaWriter:
         self._connecting.give_up()
         self._queue.put(None)
         self._stopped.append(done)
-        if self._thread.is_alive():
+        if self._thread.is_alive() and not self._ended:
             self._clock.callLater(STOP + 2 * CLOSE, self._gone)
         else:
             self._gone()
@@ -184,6 +185,7 @@ class KafkaWriter:
             self._finish(*self._answers.popleft())
 
     def _gone(self) -> None:
+        self._ended = True
         for entry in list(self._pending.values()):
             waiting = self._waiting.pop(entry.number, None) is not None
             self._finish(entry, _unavailable("the gateway is stopping") if waiting else _unknown("the gateway stops"))
