@@ -7,7 +7,7 @@ the protocol through a :class:`FakeChannel` that can stall, and keeps its cursor
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -23,7 +23,7 @@ from gateway.core.topic import Topic
 from gateway.core.wire import Envelope, Raw
 from gateway.errors import AuthError, Close
 from gateway.metrics import Metrics
-from gateway.model import Audience, Deleted, Encoding, Fetched, LogEvent, Lost, Name, Opened, Principal, Record, Start
+from gateway.model import Audience, Deleted, Encoding, Fetched, LogEvent, Lost, Opened, Principal, Record, Start
 from gateway.ports import Progress
 from gateway.services.catchup import CatchUp
 from gateway.services.changes import Changes
@@ -246,9 +246,9 @@ class Gateway:
     # --- reading the log ---
 
     def open(self, name: str, warm: int | None = None) -> None:
-        """Read the topic from its start, which is live; with ``warm`` what is there already is for those who ask."""
+        """Read the topic from its start, which is live; or only the last ``warm`` offsets, for those who ask."""
         starts = {
-            number: Start(part.start, part.end if warm is not None else part.start)
+            number: Start(part.start, part.start) if warm is None else Start(max(part.start, part.end - warm), part.end)
             for number, part in self.log.partitions[name].items()
             if self._epochs.get(name) != self.log.epochs[name] or number not in self._nexts[name]
         }
@@ -258,6 +258,12 @@ class Gateway:
         self._nexts[name] |= {number: start.first for number, start in starts.items()}
         self.tell(Opened(name, self.log.epochs[name], starts))
 
+    def open_news(self, name: str) -> None:
+        """Open what is new: the topic made anew, or a partition."""
+        known = self._nexts.get(name, {})
+        if self._epochs.get(name) != self.log.epochs[name] or len(known) < len(self.log.partitions[name]):
+            self.open(name)
+
     def read(self, name: str, partition: int | None = None, most: int | None = None) -> None:
         """Take in what is new of a topic, or of one partition of it, or only so many records: one batch."""
         self.tell(*self.fetch(name, partition, most))
@@ -265,6 +271,7 @@ class Gateway:
     def fetch(self, name: str, partition: int | None = None, most: int | None = None) -> list[LogEvent]:
         """What ``read`` would tell."""
         found: list[LogEvent] = []
+        assert self._epochs[name] == self.log.epochs[name], "opened anew first"
         for number in self._nexts[name] if partition is None else (partition,):
             part, next = self.log.partitions[name][number], self._nexts[name][number]
             if next < part.start:
@@ -274,7 +281,7 @@ class Gateway:
             until = part.end
             if most is not None and most < len(records):
                 until = records[most].offset
-            if until > next:
+            if until >= next:
                 taken = tuple(record for record in records if record.offset < until)
                 found.append(Fetched(name, number, taken, until, part.end))
             self._nexts[name][number] = max(next, until)
@@ -426,19 +433,31 @@ def _decoded(opcode: int, payload: bytes) -> Message:
     return message
 
 
+@attrs.define
+class Place:
+    """A cursor, and the epoch that it belongs to."""
+
+    epoch: str | None = None
+    cursor: dict[int, int] = attrs.Factory(dict)
+
+
 class CursorKeeper:
     """Rule 5: ``cursor[partition] = max(cursor[partition], offset + 1, position)`` a topic, replaced by ``position``
-    where ``epoch`` is another one or a gap is ``recreated``. Names that recover while others of their topic are live
-    have a cursor of their own until their RECOVERED. An ``epoch`` of null tells nothing."""
+    where ``epoch`` is another one or a gap is ``recreated``. A name that recovers has a cursor of its own until its
+    RECOVERED. An ``epoch`` of null tells nothing."""
 
     def __init__(self) -> None:
-        self.epochs: dict[str, str] = {}
-        self.cursors: dict[str, dict[int, int]] = {}
-        self.own: dict[frozenset[str], tuple[str, dict[int, int]]] = {}  # by names: topic, cursor
+        self.topics: dict[str, Place] = {}
+        self.own: dict[str, Place] = {}  # by name
 
-    def recovering(self, topic: str, names: Sequence[str], cursor: Mapping[int, int]) -> None:
-        """These names are subscribed to with a cursor, while others of the topic are live."""
-        self.own[frozenset(names)] = topic, dict(cursor)
+    def recovering(self, name: str, epoch: str | None, cursor: Mapping[int, int]) -> None:
+        """This name is subscribed to with a cursor."""
+        self.own[name] = Place(epoch, dict(cursor))
+
+    def left(self, names: Iterable[str]) -> None:
+        """These names are given up."""
+        for name in names:
+            self.own.pop(name, None)
 
     def saw(self, message: Message) -> None:
         """One frame came."""
@@ -448,48 +467,43 @@ class CursorKeeper:
                 self._positioned(subscription)
         elif kind in ("SUBSCRIBED", "RECOVERED", "GAP", "POSITION"):
             if kind == "RECOVERED":
-                self.own.pop(frozenset(message["names"]), None)
+                self.left(message["names"])
             self._positioned(message)
         elif kind == "MESSAGE":
-            cursor = self._cursor_of(message["topic"], message["key"])
-            cursor[message["partition"]] = max(cursor.get(message["partition"], 0), message["offset"] + 1)
+            topic, partition = message["topic"], message["partition"]
+            own = [self.own[name] for name in (topic, f"{topic}/{message['key']}") if name in self.own]
+            for place in own or [self._topic(topic)]:
+                place.cursor[partition] = max(place.cursor.get(partition, 0), message["offset"] + 1)
 
-    def _cursor_of(self, topic: str, key: str | None) -> dict[int, int]:
-        name = topic if key is None else f"{topic}/{key}"
-        for names, (of, cursor) in self.own.items():
-            if of == topic and (name in names or topic in names):
-                return cursor
-        return self.cursors.setdefault(topic, {})
+    def place(self, name: str) -> Place:
+        """Where this name is."""
+        return self.own.get(name) or self._topic(name.partition("/")[0])
+
+    def since(self, names: Iterable[str]) -> str | None:
+        """The cursor for a new connection that asks for ``names``; None where there is none yet."""
+        return ";".join(entry(name, self.place(name)) for name in names if self.place(name).cursor) or None
+
+    def _topic(self, topic: str) -> Place:
+        return self.topics.setdefault(topic, Place())
 
     def _positioned(self, told: Message) -> None:
-        topic, epoch = told["topic"], told["epoch"]
+        epoch = told["epoch"]
         if epoch is None:
             return
-        position = {int(partition): offset for partition, offset in told["position"].items()}
-        known = self.epochs.get(topic)
-        own = self.own.get(frozenset(told["names"])) if "names" in told else None
-        cursor = self.cursors.setdefault(topic, {}) if own is None else own[1]
-        if (known is not None and known != epoch) or any(g["reason"] == "recreated" for g in told.get("gaps", ())):
-            cursor.clear()
-        self.epochs[topic] = epoch
-        for partition, offset in position.items():
-            cursor[partition] = max(cursor.get(partition, 0), offset)
-
-    def since(self, names: Sequence[str]) -> str | None:
-        """The cursor for a new connection that asks for ``names``; None where there is none yet."""
-        entries = []
-        for name in names:
-            topic = name.partition("/")[0]
-            cursor = next((own for of, (_, own) in self.own.items() if name in of), self.cursors.get(topic))
-            if cursor:
-                position = ",".join(f"{partition}:{offset}" for partition, offset in sorted(cursor.items()))
-                entries.append(f"{name}~{self.epochs[topic]}@{position}")
-        return ";".join(entries) or None
+        mine = [self.own[name] for name in told.get("names", ()) if name in self.own]
+        for place in mine or [self._topic(told["topic"])]:
+            another = place.epoch not in (None, epoch)
+            if another or any(gap["reason"] == "recreated" for gap in told.get("gaps", ())):
+                place.cursor.clear()
+            place.epoch = epoch
+            for partition, offset in told["position"].items():
+                place.cursor[int(partition)] = max(place.cursor.get(int(partition), 0), offset)
 
 
-def named(topic: str, key: str | None = None) -> Name:
-    """A name."""
-    return Name(topic, key)
+def entry(name: str, place: Place) -> str:
+    """One entry of ``since``."""
+    epoch = "" if place.epoch is None else f"~{place.epoch}"
+    return f"{name}{epoch}@" + ",".join(f"{partition}:{offset}" for partition, offset in sorted(place.cursor.items()))
 
 
 def serve(*topics: TopicSettings, log: Log | None = None, **more: Any) -> Gateway:
