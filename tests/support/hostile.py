@@ -174,6 +174,12 @@ class Target:
         assert answer.status == 101, answer
         return client.message()
 
+    def connection(self, hello: Any) -> Any:
+        """What /api/connections says of the session whose CONNECTED this is."""
+        listed = self.daemon.api("GET", f"/connections?userId={quote(hello['userId'])}")[1]["connections"]
+        (found,) = [entry for entry in listed if entry["connectionId"] == hello["connectionId"]]
+        return found
+
     def events(self) -> list[dict[str, Any]]:
         """Everything that was logged since the last look of ``guarded``."""
         with self.events_file.open("rb") as file:
