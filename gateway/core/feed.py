@@ -120,9 +120,8 @@ class Feed:
         size = 0
         for entry in found:
             frame = b""
-            if others and entry.addresses and entry.addresses[0] in others:
-                pass
-            elif self.floors and not self._wants(entry):
+            elsewhere = others and entry.addresses and entry.addresses[0] in others
+            if elsewhere or (self.floors and not self._wants(entry)):
                 pass
             elif entry.gap is not None and not codec.tells_gaps:
                 self.cut = True
