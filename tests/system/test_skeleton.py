@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.support.daemon import DEADLINE, Daemon, free_port, until
+from tests.support.kafka import Cluster
 
 BIN = Path(sys.executable).parent
 
@@ -67,6 +68,25 @@ def test_a_record_reaches_its_user_and_nobody_else(via: str, tmp_path: Path) -> 
             assert (message["partition"], message["offset"]) == where
             assert message["data"] == {"user_id": "alice", "text": "hi"}
             assert receive(bob)["data"]["text"] == "hello"
+
+
+def test_a_record_from_kafka_reaches_its_user(kafka: Cluster, tmp_path: Path) -> None:
+    """As above with the log that it is for, daemonised: a thread that starts before the fork is not in the child."""
+    topic = kafka.fresh(partitions=2)
+    daemon = Daemon({"kafka": {"bootstrapServers": kafka.bootstrap, "topics": [topic]}}, tmp_path)
+    pid = started_by_twistd(daemon, "--logfile", tmp_path / "gateway.log")
+    try:
+        daemon.wait_ready()
+        with connect(daemon.url(user="alice", topics=topic)) as alice:
+            assert receive(alice)["subscriptions"][0]["position"] == {"0": 0, "1": 0}
+            kafka.write(topic, [b'{"user_id":"bob"}', b'{"user_id":"alice","n":1}'], partition=1)
+            message = receive(alice)
+            assert (message["partition"], message["offset"], message["data"]["n"]) == (1, 1, 1)
+            where = daemon.publish(topic, {"user_id": "alice", "n": 2})
+            message = receive(alice)
+            assert (message["partition"], message["offset"]) == where
+    finally:
+        ended(pid)
 
 
 def test_without_a_token_nobody_comes_in(daemon: Daemon) -> None:
