@@ -1,4 +1,4 @@
-"""Every row has a test, or a reason why it has none: a list that is longer than its tests promises what nobody holds."""
+"""Every row has a test, or a reason for having none: a list longer than its tests promises what nobody holds."""
 
 from __future__ import annotations
 
