@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 import attrs
 
+from gateway.core.commands import Bad, Command
 from gateway.core.feed import Feed
 from gateway.core.limits import EventWindow, TokenBucket
 from gateway.core.topic import Topic
@@ -113,7 +114,7 @@ class Session:
     subscriptions: dict[str, Subscription] = attrs.Factory(dict)
     records: int = 0  # frames of records handed over
     messages: int = 0  # commands received
-    waiting: deque[tuple[bytes, bool]] | None = None  # commands behind a REFRESH that is not answered yet
+    waiting: deque[Command | Bad] | None = None  # commands behind a REFRESH that is not answered yet
     malformed: EventWindow | None = None
     overrun: EventWindow | None = None
 

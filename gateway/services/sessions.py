@@ -29,6 +29,7 @@ _log = Logger()
 MINUTE = 60.0
 MAX_WAITING = 100  # commands behind a REFRESH that is not answered yet
 
+_BINARY = Refused("binary messages are not supported: send JSON text", Kind.BINARY)
 _MALFORMED = (Kind.BAD_JSON, Kind.BAD_MESSAGE, Kind.UNKNOWN_TYPE, Kind.BINARY)
 
 
@@ -161,40 +162,40 @@ class Sessions:
 
     def receive(self, session: Session, payload: bytes, binary: bool) -> None:
         """One whole message of the client."""
-        session.messages += 1
-        self._take(session, payload, binary)
-
-    def _take(self, session: Session, payload: bytes, binary: bool) -> None:
         if session.state is State.CLOSING:
             return
-        if session.waiting is None:
-            self._handle(session, payload, binary)
-        elif len(session.waiting) < MAX_WAITING:
-            session.waiting.append((payload, binary))
-        else:
-            self._error(session, Refused("too much waits behind REFRESH", Kind.BUSY), None, None)
-
-    def _handle(self, session: Session, payload: bytes, binary: bool) -> None:
-        command = (
-            commands.Bad(Refused("binary messages are not supported: send JSON text", Kind.BINARY))
-            if binary
-            else commands.read(payload)
-        )
+        session.messages += 1
+        command = commands.Bad(_BINARY) if binary else commands.read(payload)
         self._metrics.received(command.type or "", len(payload))
         now = self._clock.seconds()
         wait = session.bucket.take(now) or session.bytes_bucket.take(now, len(payload))
+        if not session.codec.tells_gaps and not isinstance(command, commands.Disconnect):
+            self.close(session, Close.BAD_REQUEST, "format=raw only receives")
+        elif wait and not isinstance(command, commands.Disconnect):
+            self._rate_limited(session, command, wait, now)
+        else:
+            self._take(session, command)
+
+    def _take(self, session: Session, command: commands.Command | commands.Bad) -> None:
+        if session.waiting is None:
+            self._handle(session, command)
+        elif len(session.waiting) < MAX_WAITING:
+            session.waiting.append(command)
+        else:
+            busy = Refused("too much waits behind REFRESH", Kind.BUSY)
+            self._error(session, busy, command.type, command.id)
+
+    def _handle(self, session: Session, command: commands.Command | commands.Bad) -> None:
+        if session.state is State.CLOSING:
+            return
         if isinstance(command, commands.Disconnect):
             self.close(session, Close.NORMAL)
-        elif not session.codec.tells_gaps:
-            self.close(session, Close.BAD_REQUEST, "format=raw only receives")
-        elif wait:
-            self._rate_limited(session, command, wait, now)
         elif isinstance(command, commands.Bad):
             self._error(session, command.error, command.type, command.id)
             if command.error.kind in _MALFORMED:
                 if session.malformed is None:
                     session.malformed = EventWindow(self._limits.malformed, MINUTE)
-                if session.malformed.hit(now):
+                if session.malformed.hit(self._clock.seconds()):
                     self.close(session, Close.BAD_REQUEST, "too many malformed messages")
         else:
             self._carry_out(session, command)
@@ -256,8 +257,8 @@ class Sessions:
     def _go_on(self, session: Session) -> None:
         """Commands that came behind a REFRESH; there may be another one among them."""
         waiting, session.waiting = session.waiting, None
-        for payload, binary in waiting or ():
-            self._take(session, payload, binary)
+        for command in waiting or ():
+            self._take(session, command)
 
     # --- answers ---
 
@@ -276,6 +277,8 @@ class Sessions:
         self._answer(session, events.error(code, error.message, original, id, self._now(), error.retry_after))
 
     def _send(self, session: Session, body: events.Body) -> None:
+        if session.state is State.CLOSING:
+            return
         self._metrics.messages_sent[body["type"]] += 1
         frame = session.codec.event(body)
         self._metrics.bytes_sent += len(frame)
@@ -283,6 +286,8 @@ class Sessions:
 
     def _answer(self, session: Session, body: events.Body) -> None:
         """Send what the client's own input asked for: the channel bounds how much of that may wait."""
+        if session.state is State.CLOSING:  # a REFRESH may be answered late
+            return
         self._metrics.messages_sent[body["type"]] += 1
         frame = session.codec.event(body)
         self._metrics.bytes_sent += len(frame)

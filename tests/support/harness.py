@@ -73,10 +73,14 @@ class FakeChannel:
         self.most_waiting = 0
         self.closed_with: tuple[int, str] | None = None
         self.pushes = 0
+        self.last = b""
+        self.late = b""  # pushed behind the close
 
     def push(self, data: bytes) -> bool:
         """See ``ports.Channel``."""
-        assert self.closed_with is None, "nothing is pushed behind a close"
+        if self.closed_with is not None:
+            self.late += data
+        self.last = data
         self.pushes += 1
         self.waiting += data
         self.most_waiting = max(self.most_waiting, len(self.waiting))
@@ -385,6 +389,7 @@ class Client:
 
     def raw(self) -> list[tuple[int, bytes]]:
         """Every frame so far: opcode and payload."""
+        assert not self.channel.late, f"pushed behind the close: {self.channel.late!r}"
         data = self._rest + self.channel.received[self._seen :]
         self._seen = len(self.channel.received)
         new, self._rest = frames(data)
