@@ -413,6 +413,38 @@ def test_the_kernel_is_not_the_queue(edge: Edge) -> None:
         assert unsent <= 64 * 1024
 
 
+# The wheel, with peers that are real
+
+
+def test_a_peer_that_answers_no_ping() -> None:
+    """F7: although it goes on sending."""
+    with Edge(server={"ping_interval": 0.2, "ping_timeout": 0.3}) as edge, edge.client() as client:
+        while (got := client.frame()).opcode != CLOSE:
+            assert got.opcode == PING
+            client.send(frame(TEXT, b"busy") + frame(PONG, b"another's"))
+        assert got.payload[:2] == Close.NO_PONG.to_bytes(2, "big")
+        client.finish()
+        until(lambda: edge.session.code == Close.NO_PONG, "the session hears of it")
+
+
+def test_a_peer_that_answers_stays() -> None:
+    with Edge(server={"ping_interval": 0.1, "ping_timeout": 0.2}) as edge, edge.client() as client:
+        for _ in range(5):
+            got = client.frame()
+            assert got.opcode == PING
+            client.send(frame(PONG, got.payload))
+        assert edge.session.code is None
+
+
+def test_a_peer_that_stood_still_reads_its_close_frame() -> None:
+    """F5: the kernel takes no close frame for a closed window unless the low-water mark is raised."""
+    with Edge(max_lag=1.0) as edge, edge.client(receive_buffer=4096) as client:
+        client.send(frame(TEXT, b"flood 200000"))
+        until(lambda: edge.session.code == Close.TOO_SLOW, "the lag clock", 15)
+        assert len(client.frame().payload) == 200_000
+        assert client.closed().code == Close.TOO_SLOW
+
+
 def test_drained_is_told_once_everything_is_taken(edge: Edge) -> None:
     with edge.client() as client:
         client.send(frame(TEXT, b"flood 2000000"))
