@@ -425,6 +425,10 @@ class Client:
         (message,) = self.take()
         return message
 
+    def closed(self) -> tuple[int, str] | None:
+        """Code and reason of the close frame that the gateway sent."""
+        return self.channel.closed_with
+
     @property
     def state(self) -> State:
         """The session's."""
