@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import KafkaNetSocket
 from kafka.net.selector import NetworkSelector
 
 from gateway.config_kafka import Kafka
@@ -32,6 +34,7 @@ def options(kafka: Kafka) -> dict[str, Any]:
         "security_protocol": security.protocol,
         "request_timeout_ms": int(REQUEST_TIMEOUT * 1000),
         "metadata_max_age_ms": int(METADATA_AGE * 1000),
+        "proxy_url": "closing://",
         "reconnect_backoff_ms": 50,
         "reconnect_backoff_max_ms": 1000,  # the default of 30 s would be felt after every outage
     }
@@ -45,6 +48,21 @@ def options(kafka: Kafka) -> dict[str, Any]:
         found["sasl_plain_username"] = security.username
         found["sasl_plain_password"] = security.password
     return found
+
+
+class ClosingSocket(KafkaNetSocket):
+    """kafka-python leaves a socket that cannot be connected to the garbage collector, which may not come for long in a
+    process that only waits for the end of an outage. Its way to plug in other sockets is the scheme of a proxy."""
+
+    SCHEMES = ("closing",)
+
+    async def sock_connect(self, net: Any, sock: socket.socket, sockaddr: Any, timeout_at: float | None = None) -> Any:
+        """As the base class; a failure closes the socket."""
+        try:
+            return await super().sock_connect(net, sock, sockaddr, timeout_at=timeout_at)
+        except BaseException:
+            sock.close()
+            raise
 
 
 class Loop(NetworkSelector):
