@@ -68,9 +68,9 @@ class Bad:
 def read(payload: bytes) -> Command | Bad:
     """The command that a text message holds."""
     try:
-        message = parse(payload.decode())
+        message = parse(payload.decode(), finite=True)
     except ValueError:
-        return Bad(Refused("the message is not JSON, or more than 64 deep", Kind.BAD_JSON))
+        return Bad(Refused("the message is not JSON, more than 64 deep, or has too large a number", Kind.BAD_JSON))
     if not isinstance(message, dict):
         return Bad(Refused("the message is not an object", Kind.BAD_MESSAGE))
     kind = message.get("type")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import json
+import math
 from collections.abc import Callable, Sequence
 
 from gateway.model import Record
@@ -28,19 +29,30 @@ def _no_constant(name: str) -> object:
     raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
+
+
 _decode = json.JSONDecoder(parse_constant=_no_constant).decode
 # Python refuses to convert integers of more than 4,300 digits; as JSON they are fine, nobody here computes with them.
 _decode_long = json.JSONDecoder(parse_constant=_no_constant, parse_int=str).decode
+_decode_finite = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite).decode
 
 
-def parse(text: str) -> object:
-    """The JSON value of ``text``, strictly; ValueError where it is none, or more than 64 deep."""
+def parse(text: str, *, finite: bool = False) -> object:
+    """The JSON value of ``text``, strictly; ValueError where it is none, or more than 64 deep. ``finite``: also where a
+    number is too large to compute with (``1e999``, more than 4,300 digits)."""
     try:
         try:
-            value = _decode(text)
+            value = _decode_finite(text) if finite else _decode(text)
         except json.JSONDecodeError:
             raise
         except ValueError:
+            if finite:
+                raise
             value = _decode_long(text)
     except RecursionError:
         raise ValueError("nested too deep") from None
