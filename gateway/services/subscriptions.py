@@ -105,9 +105,9 @@ class Subscriptions:
 
     def unsubscribe(self, session: Session, asked: Sequence[Name]) -> list[tuple[str, list[str]]]:
         """Give up names, all or none: by topic, the names that ended. Raises Refused (INVALID_TOPICS)."""
+        held = {topic: frozenset(sub.names()) for topic, sub in session.subscriptions.items()}
         for name in asked:
-            sub = session.subscriptions.get(name.topic)
-            if sub is None or (name.key is not None and name not in sub.names()):
+            if name.topic not in held or (name.key is not None and name not in held[name.topic]):
                 raise Refused(f"{names.spell(name)} is not subscribed to on its own", Kind.INVALID_TOPICS)
         by_topic: dict[str, list[Name]] = {}
         for name in asked:
@@ -170,8 +170,7 @@ class Subscriptions:
     def _leave(self, session: Session, topic: str, asked: Sequence[Name]) -> list[str]:
         sub = session.subscriptions[topic]
         ended = sub.names() if Name(topic) in asked else list(asked)
-        left = [name for name in sub.names() if name not in set(ended)]
-        if not left:
+        if set(ended).issuperset(sub.names()):
             self._catch_up.drop(session, sub)
             return [names.spell(name) for name in ended]
         gone = {name.key for name in ended if name.key is not None}
