@@ -21,7 +21,7 @@ import pytest
 
 from tests.support.daemon import Config, Daemon, until
 from tests.support.node_install import NodeMissingError, install
-from tests.support.relay import Relay
+from tests.support.proxy import Proxy
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 TOPICS: Config = {"kafka": {"topics": ["notifications", {"name": "news", "audience": "everyone", "partitions": 3}]}}
@@ -128,17 +128,18 @@ def test_records_of_before_during_and_after_a_cut_are_printed_once_and_in_order(
     command: list[str], tmp_path: Path
 ) -> None:
     """What a client does not keep of its cursor is lost or comes twice here, for everybody who copied it."""
-    with Daemon(TOPICS, tmp_path) as daemon, Relay(daemon.port) as relay:
+    with Daemon(TOPICS, tmp_path) as daemon, Proxy(daemon.port) as proxy:
         writer = Writer(daemon, "alice")
-        with Client(command, relay.port, daemon.token("alice"), "notifications,news") as client:
+        with Client(command, proxy.port, daemon.token("alice"), "notifications,news") as client:
             until(lambda: connected(daemon) == 1, "the client comes", WAIT)
             writer.write(20)
             until(lambda: writer.have_come(client), "the records before the cut", WAIT)
             for _ in range(2):
-                relay.cut()
+                proxy.refusing = True
+                proxy.cut()
                 until(lambda: connected(daemon) == 0, "the cut is seen", WAIT)
                 writer.write(20)
-                relay.mend()
+                proxy.refusing = False
                 writer.write(5)  # before, while or after it comes back
                 until(lambda: writer.have_come(client), "the records of the cut", WAIT)
             writer.write(20)
@@ -156,7 +157,7 @@ def test_a_log_that_begins_anew_replaces_the_cursor(command: list[str], tmp_path
     with Daemon(TOPICS, first) as daemon:
         before = Writer(daemon, "alice")
         config = TOPICS | {"server": {"port": daemon.port}, "auth": daemon.config["auth"]}
-        with Relay(daemon.port) as relay, Client(command, relay.port, daemon.token("alice"), "news") as client:
+        with Proxy(daemon.port) as proxy, Client(command, proxy.port, daemon.token("alice"), "news") as client:
             until(lambda: connected(daemon) == 1, "the client comes", WAIT)
             before.write(30)
             news = [line for line in before.written if line[0] == "news"]
@@ -167,10 +168,11 @@ def test_a_log_that_begins_anew_replaces_the_cursor(command: list[str], tmp_path
                 after.write(10)
                 until(lambda: connected(anew) == 1, "the client comes back", WAIT)
                 after.write(5)
-                relay.cut()
+                proxy.refusing = True
+                proxy.cut()
                 until(lambda: connected(anew) == 0, "the cut is seen", WAIT)
                 after.write(5)
-                relay.mend()
+                proxy.refusing = False
                 news += [line for line in after.written if line[0] == "news"]
                 until(lambda: len(client.lines) >= len(news), "the records of the new log", WAIT)
     assert by_partition(client.lines) == by_partition(news)
