@@ -12,6 +12,7 @@ of it. The kernel is kept from becoming a queue by ``TCP_NOTSENT_LOWAT``.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import socket
 import struct
@@ -142,7 +143,7 @@ class GatewayProtocol(Protocol, WebSocketProtocol):
         sock = self.transport.getHandle()
         self._is_tcp = sock.family != socket.AF_UNIX
         if self._is_tcp:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.transport.setTcpNoDelay(True)
         self._limit_kernel(UNSENT)
         self._send = sock.send
         self.push(self._response(upgrade, outcome.subprotocol))
@@ -181,10 +182,11 @@ class GatewayProtocol(Protocol, WebSocketProtocol):
     def _limit_kernel(self, unsent: int) -> None:
         """How many bytes the kernel takes that it cannot send yet. A UNIX socket has its send buffer for that."""
         sock = self.transport.getHandle()
-        if self._is_tcp:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent)
-        else:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(unsent, 1 << 18))
+        with contextlib.suppress(OSError):  # of a peer that has gone; the reactor has not told yet
+            if self._is_tcp:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent)
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(unsent, 1 << 18))
 
     # Out
 
@@ -198,7 +200,7 @@ class GatewayProtocol(Protocol, WebSocketProtocol):
             sent = self._send(data)
         except BlockingIOError:
             sent = 0
-        except OSError:  # the peer has gone; the reactor has not told yet
+        except OSError:  # as in _limit_kernel
             self.abort()
             return True
         self._pushed += len(data)
@@ -278,11 +280,7 @@ class GatewayProtocol(Protocol, WebSocketProtocol):
         if self._waiting:
             self._waiting = False
             transport.unregisterProducer()
-        try:
-            self._limit_kernel(_UNLIMITED)  # else a peer whose window is closed would never be sent the close frame
-        except OSError:
-            self.abort()
-            return
+        self._limit_kernel(_UNLIMITED)  # else a peer whose window is closed would never be sent the close frame
         if self._paused:
             self._paused = False
             transport.resumeProducing()

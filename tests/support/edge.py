@@ -70,12 +70,17 @@ class FakeSessions:
         return topics
 
     def open(self, principal: Principal, plan: Any, channel: Channel, address: str) -> FakeSession:
-        """CONNECTED; ``topics=unopened`` is an error of ours."""
+        """CONNECTED; ``topics=unopened`` is an error of ours, ``topics=much`` more than the kernel takes,
+        ``topics=short`` is over at once."""
         if plan == "unopened":
             raise RuntimeError("secret inside")
         session = FakeSession(principal, channel, address)
         self.opened.append(session)
         channel.push(frame(HELLO))
+        if plan == "much":
+            channel.push(frame(b"x" * 5_000_000))
+        if plan == "short":
+            self.close(session, Close.TOO_SLOW)
         return session
 
     def receive(self, session: FakeSession, payload: bytes, binary: bool) -> None:

@@ -3,6 +3,7 @@ without a trace (ids in brackets are rows of the table of hostile inputs)."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import random
@@ -324,6 +325,34 @@ def test_an_error_of_our_own_closes_that_one_with_1011(edge: Edge) -> None:
         assert other.frame().opcode == PONG
 
 
+def test_a_push_that_finds_the_peer_gone_ends_the_connection(edge: Edge) -> None:
+    """The kernel knows before the reactor tells; whoever pushes to thousands need not care."""
+    client = edge.client()
+    channel = edge.session.channel
+
+    def pushed_to_the_gone() -> list[bool]:
+        client.reset()
+        return [channel.push(server_frame(b"x")) for _ in range(3)]
+
+    assert edge.call(pushed_to_the_gone) == [True] * 3
+    until(lambda: edge.session.code == 1006, "the session hears of it")
+
+
+def test_a_session_that_begins_with_more_than_the_kernel_takes(edge: Edge) -> None:
+    with edge.client("token=good-alice&topics=much") as client:
+        pulse = edge.call(getattr, edge.session.channel, "_pulse")
+        assert pulse.waiting
+        assert len(client.frame().payload) == 5_000_000
+        until(lambda: edge.session.drained == 1, "drained")
+        assert not pulse.waiting
+
+
+def test_a_session_that_is_over_at_once(edge: Edge) -> None:
+    with edge.client("token=good-alice&topics=short") as client:
+        assert client.closed().code == Close.TOO_SLOW
+        until(lambda: edge.session.code == Close.TOO_SLOW, "the session hears of it")
+
+
 def test_what_is_pushed_to_a_closed_connection_is_swallowed(edge: Edge) -> None:
     with edge.client() as client:
         channel = edge.session.channel
@@ -380,6 +409,16 @@ def test_who_sends_and_does_not_read_is_not_listened_to() -> None:
         client.send(rest if rest is not message else message)
         assert len(client.frame().payload) == 20000
         client.sock.close()
+
+
+def test_who_is_not_listened_to_can_still_be_closed() -> None:
+    """D17: the lag clock ends it; what it had sent on is dropped."""
+    with Edge(max_lag=1.0, server={"write_timeout": 0.5}) as edge, edge.client(receive_buffer=4096) as client:
+        client.sock.settimeout(0.3)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                client.send(frame(TEXT, b"echo " + b"x" * 20000))
+        until(lambda: edge.session.code == Close.TOO_SLOW, "the lag clock", 15)
 
 
 def test_records_that_wait_do_not_stop_the_listening() -> None:
