@@ -28,12 +28,18 @@ Message = dict[str, Any]
 Place = tuple[int, int]  # partition, offset
 
 
-def gateway(folder: Path, bootstrap: str, *topics: str | Mapping[str, Any], **sections: Config) -> Daemon:
+def gateway(
+    folder: Path,
+    bootstrap: str,
+    *topics: str | Mapping[str, Any],
+    environ: Mapping[str, str] | None = None,
+    **sections: Config,
+) -> Daemon:
     """A daemon (not started) that reads these topics; one given by its name alone is for everyone."""
     folder.mkdir(exist_ok=True)
     named = [{"name": topic, "audience": "everyone"} if isinstance(topic, str) else dict(topic) for topic in topics]
     base = {"kafka": {"bootstrapServers": bootstrap, "topics": named}, "logger": {"level": "info"}}
-    return Daemon(merged(base, sections), folder)
+    return Daemon(merged(base, sections), folder, environ=environ)
 
 
 def secured(broker: Broker) -> Config:
@@ -169,10 +175,16 @@ def topic_info(daemon: Daemon, topic: str) -> Message:
     return found
 
 
-def has_read(daemon: Daemon, topic: str, ends: Mapping[int, int]) -> bool:
-    """Whether the gateway has read the topic up to these offsets."""
-    partitions = topic_info(daemon, topic)["partitions"]
-    return {int(number): at["next"] for number, at in partitions.items()} == dict(ends)
+def read_whole(cluster: Cluster, daemon: Daemon, topic: str) -> dict[int, int]:
+    """Wait until the gateway has read the topic to its ends, and return these."""
+    ends = cluster.ends(topic)
+
+    def read() -> bool:
+        partitions = topic_info(daemon, topic)["partitions"]
+        return {int(number): at["next"] for number, at in partitions.items()} == ends
+
+    until(read, f"{topic} is read up to {ends}", AWAITED)
+    return ends
 
 
 def cpu(daemon: Daemon) -> float:

@@ -11,9 +11,9 @@ import pytest
 from confluent_kafka import Producer
 from websockets.sync.client import connect
 
-from tests.support.daemon import Daemon, until
+from tests.support.daemon import Daemon
 from tests.support.kafka import Cluster
-from tests.support.kafkacase import AWAITED, Client, gaps, gateway, has_read, position
+from tests.support.kafkacase import AWAITED, Client, gaps, gateway, position, read_whole
 
 pytestmark = pytest.mark.xdist_group("kafka-values")
 
@@ -232,8 +232,7 @@ def test_transactions(kafka: Cluster, daemon: Daemon) -> None:
         assert [message["offset"] for message in messages] == [first, first + 1, first + 6]
         client.quiet()
         across = client.since(PLAIN)  # at the marker behind the 3
-    ends = kafka.ends(PLAIN)
-    until(lambda: has_read(daemon, PLAIN, ends), "the last markers are read past")
+    ends = read_whole(kafka, daemon, PLAIN)
     with Client(daemon, PLAIN) as latest:
         assert position(latest.hello) == ends == {0: first + 10}
     with Client(daemon, PLAIN, since=before) as resumed:
