@@ -9,9 +9,10 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError, SaslAuthenticationFailedError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
+from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 
 from gateway.config_kafka import Kafka
@@ -72,6 +73,23 @@ class Loop(NetworkSelector):
         """Where the base class starts that thread."""
 
 
+class Connections(KafkaConnectionManager):
+    """kafka-python only logs why it did not get through; this one remembers. A bootstrap that is not let in is over."""
+
+    last_error: Exception | None = None
+
+    def get_connection(self, node_id: Any, **options: Any) -> Any:
+        """As the base class."""
+        if isinstance(self.last_error, SaslAuthenticationFailedError) and self.cluster.is_bootstrap(node_id):
+            raise self.last_error
+        connection = super().get_connection(node_id, **options)
+        connection.init_future.add_errback(self._failed)
+        return connection
+
+    def _failed(self, error: Exception) -> None:
+        self.last_error = error
+
+
 class Connecting:
     """One attempt to make a client. kafka-python's constructors block until they have reached a broker, and leave a
     thread and sockets behind where they fail; this one cleans up, and can be told from another thread to give up."""
@@ -93,14 +111,19 @@ class Connecting:
                 self._client._manager.call_soon(self._client._manager.close)
 
     def _connect(self, prepare: Callable[[Any], None], settings: Mapping[str, Any]) -> KafkaNetClient:
-        client = KafkaNetClient(net=Loop(**settings), **settings)
+        net = Loop(**settings)
+        manager = Connections(net, **settings)
+        client = KafkaNetClient(net=net, manager=manager)
         # The manager passes neither on. Without the first, asking for a topic may make it.
         client.cluster.config.update(allow_auto_create_topics=False, retry_backoff_ms=RETRY)
         prepare(client.cluster)
         try:
             with self._lock:
                 self._client = client
-            client._manager.bootstrap(BOOTSTRAP * 1000)
+            try:
+                manager.bootstrap(BOOTSTRAP * 1000)
+            except KafkaTimeoutError as error:
+                raise manager.last_error or error from error
             with self._lock:
                 self._client = None
                 if self._given_up:

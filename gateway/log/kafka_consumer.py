@@ -90,6 +90,7 @@ class Consumer:
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Go on at this offset."""
+        self.unreadable.pop(partition, None)
         self._consumer.seek(partition, offset)
 
     def place(self, partition: TopicPartition) -> tuple[int, int]:
