@@ -16,16 +16,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from twisted.logger import Logger
 
-from gateway.config import Config, TopicSettings
-from gateway.core.content import MAX_DEPTH, Form, examine, user_finder
+from gateway.config import Config
+from gateway.core import recipient
+from gateway.core.content import MAX_DEPTH, Form, examine
 from gateway.core.session import Session
 from gateway.errors import Close, GatewayError, Kind, Refused
-from gateway.model import Audience, Record
 from gateway.ports import Clock, LogReader, LogWriter
 from gateway.services.dispatcher import TopicInfo
 from gateway.web.bodies import json_object, parameter, text
@@ -131,9 +131,12 @@ class Api:
             raise Refused("data: is missing", Kind.BAD_REQUEST)
         key = text(body, "key").encode() if "key" in body else None
         data = body["data"]
-        headers: list[tuple[str, bytes]] = []
+        headers: recipient.Headers = ()
         if "userId" in body:
-            key, data = _address(topic, text(body, "userId"), key, data, headers)
+            try:
+                key, data, headers = recipient.address(topic, text(body, "userId"), key, data)
+            except Refused as refused:
+                raise Refused(f"userId: {refused.message}", Kind.BAD_REQUEST) from None
         value = _value(data)
         if len(value) + len(key or b"") > self._max_bytes:
             raise Refused(f"key and data: more than {self._max_bytes} bytes (publish.maxBytes)", Kind.TOO_LARGE)
@@ -237,38 +240,3 @@ def _topic(info: TopicInfo) -> dict[str, object]:
         "window": {"records": info.records, "bytes": info.bytes},
         "subscribers": info.subscribers,
     }
-
-
-def _address(
-    topic: TopicSettings, user: str, key: bytes | None, data: Any, headers: list[tuple[str, bytes]]
-) -> tuple[bytes | None, Any]:
-    """Key and data with the user where ``userFrom`` of the topic looks first. Raises Refused where another one is."""
-    if topic.audience is not Audience.USER:
-        raise Refused(f"userId: {topic.name} has audience {topic.audience.value}, not user", Kind.BAD_REQUEST)
-    if not user:
-        raise Refused("userId: is empty", Kind.BAD_REQUEST)
-    found = user_finder(topic.user_from)(Record(topic.name, 0, 0, None, key, None), data)
-    if found is None:
-        place, _, rest = topic.user_from[0].partition(".")
-        if place == "key":
-            return user.encode(), data
-        if place == "header":
-            headers.append((rest, user.encode()))
-            return key, data
-        if not isinstance(data, dict):
-            raise Refused(f"userId: data is no object with {rest} in it", Kind.BAD_REQUEST)
-        return key, _with_user(data, rest.split("."), user)
-    if tuple(found) != (user,):
-        raise Refused(f"userId: the record names another user in {' or '.join(topic.user_from)}", Kind.BAD_REQUEST)
-    return key, data
-
-
-def _with_user(data: Mapping[str, Any], path: Sequence[str], user: str) -> dict[str, Any]:
-    """``data`` with ``user`` at ``path``; objects on the way are made where there is nothing."""
-    step, *rest = path
-    if not rest:
-        return {**data, step: user}
-    inner = data.get(step)
-    if inner is not None and not isinstance(inner, dict):
-        raise Refused(f"userId: data has something else at {step}", Kind.BAD_REQUEST)
-    return {**data, step: _with_user(inner or {}, rest, user)}
