@@ -22,6 +22,7 @@ from gateway.core.wire import Envelope
 from gateway.errors import Close, Kind, Refused
 from gateway.logs import Observer, connection_closed, connection_opened
 from gateway.model import Gap, GapReason, Record
+from gateway.web.routes import error_reply
 from tests.support.config_reference import every_key
 
 ROOT = Path(__file__).parents[2]
@@ -168,6 +169,28 @@ def test_the_names_and_cursors_shown_are_taken() -> None:
     cursors = re.findall(r"`(\w+~\S+@[\d:,]+)`", PROTOCOL)
     assert cursors
     assert all(names.parse_since(cursor) for cursor in cursors)
+
+
+def test_refusals_are_shown_as_they_are_sent() -> None:
+    """The one frame that a client without a WebSocket gets, and what callers of the API get instead."""
+    refused = Refused("why", Kind.FORBIDDEN)
+    (frame,) = json_blocks(section("Refusals"))
+    assert frame.keys() == json.loads(error_reply(refused, "/ws").body).keys()
+    problem, record = json_blocks(section("HTTP"))
+    assert problem.keys() == json.loads(error_reply(refused, "/api/publish").body).keys()
+    assert record.keys() == {"topic", "userId", "data"}
+
+
+def test_every_path_has_its_row_and_no_other_has() -> None:
+    """Probes and scripts are written from this table."""
+    shown = {row[0].strip("`").split()[1].partition("?")[0] for row in rows(section("HTTP"))}
+    served = {
+        said
+        for file in ROOT.glob("gateway/web/*.py")
+        for said in texts(file)
+        if re.fullmatch(r"/(api/|health|readyz)\S*", said)
+    }
+    assert shown == {path for path in served if path != "/api/"} | {"/metrics"}
 
 
 def test_all_json_of_the_documents_can_be_read() -> None:
