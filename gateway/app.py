@@ -94,6 +94,7 @@ def build(config: Config, reactor: Any, wall: Callable[[], float], source: str |
     )
     metrics.active_connections = lambda: len(roster)
     metrics.sessions_behind = lambda: catch_up.behind
+    metrics.bytes_waiting = catch_up.waiting
 
     gateway = Gateway(config, source, drain, clock)
     public = Port(config, door, websockets, public_site(parts), clock, metrics)

@@ -36,6 +36,7 @@ class CatchUp:
         self._call: Any = None
         # Feeds that have read all there is and wait for partitions in which their client is ahead of this process.
         self._parked: dict[Topic[Session], dict[Feed, tuple[Session, Subscription]]] = {}
+        self._stalled: set[Session] = set()  # something waits in their transports
         self.behind = 0  # sessions in state BEHIND
 
     # --- being pushed to ---
@@ -65,6 +66,7 @@ class CatchUp:
         """Something waits in the transport, so nothing more is pushed. Of ``topic`` the session was given everything
         below ``seq``, of others everything that was delivered."""
         session.stalled = True
+        self._stalled.add(session)
         for sub in session.subscriptions.values():
             if sub.slow is None and sub.holds():
                 self.unlisten(session, sub)
@@ -77,8 +79,13 @@ class CatchUp:
     def drained(self, session: Session) -> None:
         """Nothing waits any more: read on."""
         session.stalled = False
+        self._stalled.discard(session)
         self._settle(session)
         self._schedule(session)
+
+    def waiting(self) -> int:
+        """Bytes that wait in transports. Asks each session that is stalled: for a scrape."""
+        return sum(session.channel.progress().waiting for session in self._stalled)
 
     # --- reading ---
 
@@ -154,6 +161,7 @@ class CatchUp:
         for sub in list(session.subscriptions.values()):
             self.drop(session, sub)
         session.reading.clear()
+        self._stalled.discard(session)
         if session.state is State.BEHIND:
             self.behind -= 1
         session.state = State.CLOSING
@@ -293,7 +301,7 @@ class CatchUp:
             self._park(session, sub, feed)
             return []
         sub.recoveries.remove(feed)
-        self.hold(session, sub, {key: feed.floors.get(key, {}) for key in feed.names()})
+        self.hold(session, sub, feed.all_floors())
         if sub.slow is not None:
             self.unpark(session, sub, sub.slow)
         gaps = merged(recovery.gaps)
