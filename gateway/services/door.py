@@ -223,6 +223,7 @@ class Door(Generic[Plan]):
                 "a page from {origin} was refused: for Host {host}, server.origins does not allow it",
                 origin=handshake.origin,
                 host=handshake.host,
+                address=handshake.address,
                 key="server.origins",
             )
             raise Refused("this origin is not allowed", Kind.BAD_ORIGIN)

@@ -121,8 +121,7 @@ class Connection(Protocol):
             try:
                 self._read()
             except GatewayError as error:
-                _log.warn("request refused: {reason}", reason=error.message, address=self._peer_address())
-                self._refuse(error)
+                self._reject(error)
             except Exception:
                 _log.failure("a request could not be read")
                 self._refuse(Refused("try again later", Kind.UNAVAILABLE, 1.0))
@@ -193,6 +192,11 @@ class Connection(Protocol):
 
     # The end
 
+    def _reject(self, error: GatewayError) -> None:
+        """Refuse what did not get as far as the door, which logs its refusals itself."""
+        _log.warn("request refused: {reason}", reason=error.message, address=self._peer_address())
+        self._refuse(error)
+
     def _refuse(self, error: GatewayError) -> None:
         """Answer, half-close, and drop what else comes for a moment: a close with unread input resets the answer."""
         self.factory.settled(self)
@@ -220,7 +224,7 @@ class Connection(Protocol):
         if self._state is _State.DOOR:
             self._entering.cancel()
         elif self._data:
-            self._refuse(Refused("the request did not come in time", Kind.TIMEOUT))
+            self._reject(Refused("the request did not come in time", Kind.TIMEOUT))
         else:
             self.transport.loseConnection()
 

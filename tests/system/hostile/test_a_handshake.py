@@ -352,8 +352,13 @@ REFUSED = [
 @pytest.mark.parametrize(("data", "status"), REFUSED)
 def test_a_handshake_that_is_refused(target: Target, data: bytes, status: int) -> None:
     target.known("SECRET-SECRET-SECRET-SECRET")
+    counter = f'ws_gateway_http_response_status_code_total{{code="{status}"}}'
+    before = target.daemon.metrics().get(counter, 0)
     answer = target.refused(data)
     assert answer.status == status, answer
+    assert target.daemon.metrics()[counter] == before + 1
+    (warning,) = [event for event in target.events() if event["level"] == "warn"]
+    assert "127.0.0.1" in warning["fields"]["address"]
     if status == 405:
         assert answer.headers["allow"] == "GET"
     if status == 426:
