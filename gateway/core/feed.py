@@ -82,23 +82,21 @@ class Feed:
         """What is known to be missing since the cursors."""
         return merged(self.recovery.gaps) if self.recovery is not None else []
 
-    def names(self) -> Collection[str | None]:
-        """What it reads for, by key; None: the topic itself, which includes them all."""
-        return (None,) if self.whole else self.keys
+    def all_floors(self) -> dict[str | None, dict[int, int]]:
+        """By name the offsets below which it gives nothing; names without a floor too."""
+        bare: dict[str | None, dict[int, int]] = {key: {} for key in ((None,) if self.whole else self.keys)}
+        return bare | self.floors
 
     def add(self, floors: Mapping[str | None, Mapping[int, int]], addresses: frozenset[str] | None) -> None:
         """Read for more names from here on; for each the offsets below which it gets nothing."""
         if self.floors or any(floors.values()):
-            known = {key: self.floors.get(key, {}) for key in self.names()}
-            self.floors = known | {key: dict(floor) for key, floor in floors.items()}
+            self.floors = self.all_floors() | {key: dict(floor) for key, floor in floors.items()}
         self.addresses, self.whole = addresses, self.whole or None in floors
         self.keys = set() if self.whole else self.keys | {key for key in floors if key is not None}
-        if self.whole and self.floors:
-            self.floors = {None: self.floors[None]}
 
     def skip(self, floors: Mapping[int, int]) -> None:
         """Give nothing below ``floors`` to names that have no floor of their own there."""
-        self.floors = {key: {**floors, **self.floors.get(key, {})} for key in self.names()}
+        self.floors = {key: {**floors, **floor} for key, floor in self.all_floors().items()}
 
     def forget(self, keys: set[str], addresses: frozenset[str] | None) -> None:
         """Read for these keys no more."""

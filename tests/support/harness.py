@@ -499,8 +499,7 @@ class CursorKeeper:
         epoch = told["epoch"]
         if epoch is None:
             return
-        mine = [self.own[name] for name in told.get("names", ()) if name in self.own]
-        for place in mine or [self._topic(told["topic"])]:
+        for place in [self.place(name) for name in told.get("names", [told["topic"]])]:
             another = place.epoch not in (None, epoch)
             if another or any(gap["reason"] == "recreated" for gap in told.get("gaps", ())):
                 place.cursor.clear()

@@ -129,13 +129,13 @@ class Reader:
         elif kind == "SUBSCRIBED":
             self._subscribed(message)
         elif kind == "UNSUBSCRIBED":
-            for name in message["names"]:
+            ended = [*message["names"]]
+            if ROOMS in ended:
+                ended += [name for name in self.held if name.startswith("rooms/") and name not in ended]
+            for name in ended:
                 self.given_up[name] = _copy(self.keeper.place(name))
                 del self.held[name]
-            self.keeper.left(message["names"])
-            if message["topic"] == ROOMS and ROOMS not in self.held:
-                for name in [name for name, held in self.held.items() if held.absorbed]:
-                    del self.held[name]
+            self.keeper.left(ended)
         elif kind == "ERROR":
             assert message["code"] in ("bad_since", "invalid_topics"), message
             return

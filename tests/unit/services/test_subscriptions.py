@@ -147,6 +147,15 @@ def test_rule_2_each_record_once_when_topic_and_key_recover_together() -> None:
     assert shown(client) == [("CONNECTED", -1), ("42", 2), ("1", 3), ("42", 4), ("RECOVERED", -1)]
 
 
+def test_rule_2_topic_and_key_recover_together_where_one_of_them_is_ahead_of_this_process() -> None:
+    """The key's records are not held back because the topic's own cursor is further on."""
+    gw = rooms()
+    client = ready(gw.connect(topics="rooms,rooms/1", since="rooms@0:2;rooms/1@0:0"))
+    fill(gw, "1", "2", "2", "1")
+    gw.run()
+    assert client.offsets() == [0, 2, 3]
+
+
 @pytest.mark.parametrize("name", ["rooms/1", "rooms"])
 def test_rule_2_a_name_it_has_already_is_told_the_current_position(name: str) -> None:
     gw = rooms()
