@@ -42,10 +42,7 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.fixture(
-    scope="session",
-    params=[pytest.param(kind, marks=pytest.mark.xdist_group(f"install-{kind}")) for kind in ("wheel", "editable")],
-)
+@pytest.fixture(scope="session", params=["wheel", "editable"])
 def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, source: Path) -> str:
     """The interpreter of a fresh environment with the gateway in it."""
     environment = tmp_path_factory.mktemp(request.param)
@@ -87,7 +84,6 @@ def test_it_serves(python: str, via: str, tmp_path: Path) -> None:
         assert daemon.stop() == 0
 
 
-@pytest.mark.xdist_group("install-wheel")
 def test_the_wheel_has_the_gateway_and_nothing_else(wheel: Path) -> None:
     """Tests or a second twisted/plugins/__init__.py would be installed over other people's."""
     with zipfile.ZipFile(wheel) as archive:
