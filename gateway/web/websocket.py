@@ -1,12 +1,8 @@
 """One client's WebSocket connection: finished bytes out, whole messages in. It knows nothing of topics.
 
-Autobahn is the frame parser: it checks every rule of RFC 6455 and 7692 on what clients send. What Autobahn would do by
-itself on a connection (answer handshakes, send, ping, close, keep timers and statistics) is done here instead, because
-each of these needs another behaviour under load or attack (``docs/design.md``, The edge).
-
-Outwards, :meth:`GatewayProtocol.push` is the hot path: as long as nothing waits, bytes go from the caller's hands into
-the socket, without a turn of the reactor. What the kernel does not take waits in the transport, and the session hears
-of it. The kernel is kept from becoming a queue by ``TCP_NOTSENT_LOWAT``.
+Inwards, ``frames.py`` reads. Outwards, :meth:`GatewayProtocol.push` is the hot path: as long as nothing waits, bytes
+go from the caller's hands into the socket, without a turn of the reactor. What the kernel does not take waits in the
+transport, and the session hears of it. The kernel is kept from becoming a queue by ``TCP_NOTSENT_LOWAT``.
 """
 
 from __future__ import annotations
@@ -19,8 +15,6 @@ import struct
 from typing import Any
 
 import attrs
-from autobahn.websocket.protocol import WebSocketProtocol
-from autobahn.websocket.utf8validator import Utf8Validator
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPullProducer
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
@@ -37,23 +31,20 @@ from gateway.services.keepalive import KeepAlive, Pulse
 from gateway.services.sessions import Sessions
 from gateway.services.subscriptions import Plan
 from gateway.web import deflate
+from gateway.web.frames import NEGOTIATED, FrameReader
 
 _log = Logger()
 
 CLOSE, PONG = 8, 10  # opcodes
-CHUNK = 4096  # bytes given to the parser at a time: it copies what is left once a frame
 MAX_ANSWERS = 64 * 1024  # bytes of answers that may wait before reading pauses
-MAX_FRAGMENTS = 1024  # frames of one message
 # Frames beside the first of each message (PINGs, PONGs nobody asked for, continuations): a second, and at once.
 EXTRA_FRAMES, EXTRA_BURST = 200, 2048
 LINGER = 1.0  # seconds of reading and dropping after a close frame: a close with unread input would reset it away
 UNSENT = 16 * 1024  # bytes the kernel takes beyond what the peer's window lets out
 NO_STATUS, ABNORMAL = 1005, 1006  # RFC 6455 section 7.4.1: never sent
 _UNLIMITED = 2**31 - 1
-_SLACK = 1024  # Autobahn cuts a message at its own limit; ours must be seen to be exceeded
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _TCP_INFO = struct.Struct("=24xI92xQ")  # linux/tcp.h: tcpi_unacked, tcpi_bytes_acked
-_NEGOTIATED = deflate.inflater()  # stands for "deflate was agreed" between messages
 
 
 @attrs.frozen
@@ -85,17 +76,8 @@ class WebSockets:
         protocol.begin(upgrade, outcome, early)
 
 
-class _Silence:
-    """Autobahn's log: what matters is logged here, without payloads."""
-
-    def debug(self, *args: object, **kwargs: object) -> None:
-        """Nothing."""
-
-    info = warn = error = debug
-
-
 @implementer(IHalfCloseableProtocol, IPullProducer)
-class GatewayProtocol(Protocol, WebSocketProtocol):
+class GatewayProtocol(Protocol, FrameReader):
     """Implements ``ports.Channel``.
 
     The attributes of the class are those of a connection that is gone: ``connectionLost`` empties the instance, which
@@ -112,23 +94,9 @@ class GatewayProtocol(Protocol, WebSocketProtocol):
     _paused = False  # reading
     _code: int | None = ABNORMAL  # set: the connection is closing, or gone
     _timer: Any = None
-    _unread = b""  # received, and not yet given to the parser
     _extra: TokenBucket | None = None
     _is_tcp = False
     transport: Any = None
-
-    # What Autobahn's parser looks at.
-    log = _Silence()
-    data = b""
-    current_frame: Any = None
-    inside_message = False
-    websocket_version = 13
-    applyMask = requireMaskedClientFrames = utf8validateIncoming = True  # noqa: N815
-    logFrames = logOctets = failedByMe = False  # noqa: N815
-    trackedTimings = autoPingTimeoutCall = autoPingPending = None  # noqa: N815
-    maxFramePayloadSize = 0  # noqa: N815 - a message's limit holds for its frames
-    state = WebSocketProtocol.STATE_CONNECTING  # anything but open: keeps no statistics
-    _perMessageCompress = None  # noqa: N815
 
     def __init__(self, shared: WebSockets) -> None:
         # Not Autobahn's __init__: it makes Deferreds that hold the connection in a circle.
@@ -175,7 +143,7 @@ class GatewayProtocol(Protocol, WebSocketProtocol):
         if subprotocol is not None:
             lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
         if self.factory.compression and (extension := deflate.negotiate(upgrade.extensions)):
-            self._perMessageCompress = _NEGOTIATED
+            self._perMessageCompress = NEGOTIATED
             lines.append(f"Sec-WebSocket-Extensions: {extension}")
         return "\r\n".join((*lines, "\r\n")).encode()
 
@@ -240,7 +208,7 @@ class GatewayProtocol(Protocol, WebSocketProtocol):
         if self._paused and self._code is None and self._answers <= MAX_ANSWERS:
             self._paused = False
             self.transport.resumeProducing()
-            self._parse()
+            self._read()
 
     def stopProducing(self) -> None:
         """The transport is gone; ``connectionLost`` follows."""
@@ -273,7 +241,7 @@ class GatewayProtocol(Protocol, WebSocketProtocol):
     def _end(self, code: int, last: bytes) -> None:
         """Send ``last`` behind what waits, half-close, and give the peer a while to take it."""
         self._code = code
-        self._send, self._unread, self.data = len, b"", b""
+        self._send, self.unread, self.data = len, b"", b""
         transport, shared = self.transport, self.factory
         if self._pulse is not None:
             shared.keepalive.remove(self._pulse)
@@ -317,108 +285,48 @@ class GatewayProtocol(Protocol, WebSocketProtocol):
     # In
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes of the client."""
+        """Bytes of the client. What comes behind a close frame, theirs or ours, is dropped."""
         if self._code is None:
-            self._unread += data
-            if not self._paused:
-                self._parse()
+            self.unread += data
+            self._read()
 
-    def _parse(self) -> None:
-        """Give the parser what has come, until a frame ends the connection or answers pile up."""
+    def _read(self) -> None:
         try:
-            fed = bool(self.data)
-            while self._code is None and not self._paused:
-                if not fed:
-                    if not self._unread:
-                        break
-                    self.data += self._unread[:CHUNK]
-                    self._unread = self._unread[CHUNK:]
-                fed = self.processData()
+            self.parse()
         except Exception:
             _log.failure("a message of a client failed")
             self.close(Close.INTERNAL)
 
-    def onFrameBegin(self) -> None:
-        """A frame's header is valid. What holds state is made for one message and dropped with it."""
-        header = self.current_frame
-        if header.opcode < CLOSE and not self.inside_message:
-            self.utf8validator = Utf8Validator()
-            if header.rsv:
-                self._perMessageCompress = deflate.inflater()
-        super().onFrameBegin()
+    def reading(self) -> bool:
+        """Not behind the end, and not while answers pile up."""
+        return self._code is None and not self._paused
 
-    def _onMessageBegin(self, binary: bool) -> None:
-        self._is_binary = binary
-        self.message_data: Any = []
-        self.message_data_total_length = self._size = self._fragments = 0
-        self.maxMessagePayloadSize = self.factory.message_bytes + (self.factory.message_bytes >> 10) + _SLACK
+    def message(self, payload: bytes, binary: bool) -> None:
+        """A whole message."""
+        self.factory.sessions.receive(self.session, payload, binary)
 
-    def _onMessageFrameBegin(self, length: int) -> None:
-        """A frame that is too long is refused before any of it is kept; a deflated one is weighed by what comes out."""
-        self._fragments += 1
-        self.message_data_total_length += length
-        limit = self.maxMessagePayloadSize if self._isMessageCompressed else self.factory.message_bytes
-        if self.message_data_total_length > limit or self._fragments > MAX_FRAGMENTS:
-            self._max_message_size_exceeded()
-        elif self._fragments > 1:
-            self._count_extra()
-
-    def _onMessageFrameData(self, payload: bytes) -> None:
-        self._size += len(payload)
-        self.message_data.append(payload)
-        if self._size > self.factory.message_bytes:
-            self._max_message_size_exceeded()
-
-    def _onMessageFrameEnd(self) -> None:
-        pass
-
-    def _onMessageEnd(self) -> None:
-        payload, binary = b"".join(self.message_data), self._is_binary
-        del self.message_data, self.utf8validator
-        if self._isMessageCompressed:
-            self._perMessageCompress = _NEGOTIATED
-        if self._code is None:
-            self.factory.sessions.receive(self.session, payload, binary)
-
-    def _onPing(self, payload: bytes) -> None:
-        self._count_extra()
+    def ping(self, payload: bytes) -> None:
+        """A PING; there are only so many."""
+        self.extra_frame()
         if self._code is None:
             self.answer(frame(payload, PONG))
 
-    def _onPong(self, payload: bytes) -> None:
+    def pong(self, payload: bytes) -> None:
+        """A PONG; one that nobody asked for is as good as a PING."""
         if not self.factory.keepalive.pong(self._pulse, payload):
-            self._count_extra()
+            self.extra_frame()
 
-    def onCloseFrame(self, code: int | None, reason: bytes | None) -> bool:
-        """Answer in kind (RFC 6455 section 5.5.1), unless the frame is wrong itself. True: nothing more is parsed."""
-        if code is not None and not _may_be_sent(code):
-            return self._protocol_violation("invalid close code")
-        try:
-            (reason or b"").decode()
-        except UnicodeDecodeError:
-            return self._invalid_payload("invalid close reason")
-        if self._code is None:
-            self._end(code or NO_STATUS, frame(b"" if code is None else code.to_bytes(2, "big"), CLOSE))
-        return True
-
-    def _count_extra(self) -> None:
+    def extra_frame(self) -> None:
+        """A frame beside the first of a message."""
         if self._extra is None:
             self._extra = TokenBucket(EXTRA_FRAMES, EXTRA_BURST)
         if self._extra.take(self.factory.clock.seconds()):
             self.close(Close.RATE_LIMITED, "too many frames")
 
-    def _protocol_violation(self, reason: str) -> bool:
-        self.close(Close.PROTOCOL_ERROR, reason)
-        return True
+    def peer_closes(self, code: int | None) -> None:
+        """A close frame: answered in kind (RFC 6455 section 5.5.1)."""
+        self._end(code or NO_STATUS, frame(b"" if code is None else code.to_bytes(2, "big"), CLOSE))
 
-    def _invalid_payload(self, reason: str) -> bool:
-        self.close(Close.BAD_UTF8, reason)
-        return True
-
-    def _max_message_size_exceeded(self, *_: object) -> None:
-        self.close(Close.TOO_BIG, "the message is too big")
-
-
-def _may_be_sent(code: int) -> bool:
-    """Whether a close frame may bear this code (RFC 6455 section 7.4)."""
-    return 3000 <= code <= 4999 or code in WebSocketProtocol.CLOSE_STATUS_CODES_ALLOWED
+    def fail(self, code: Close, reason: str) -> None:
+        """A frame broke a rule."""
+        self.close(code, reason)
