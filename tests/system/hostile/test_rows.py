@@ -16,12 +16,14 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def tested() -> set[str]:
-    """The rows by which the ids of the tests beside this one begin, as pytest collects them."""
+    """The rows of the tests beside this one, as pytest collects them: the beginning of an id, or of a test's name."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", str(HERE)]
     command += ["--ignore", __file__]
     done = subprocess.run(command, cwd=HERE.parents[2], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    return set(re.findall(r"\[([A-Z]\d+)(?:-.*)?\]$", done.stdout, re.MULTILINE))
+    ids = re.findall(r"\[([A-Z]\d+)(?:-.*)?\]$", done.stdout, re.MULTILINE)
+    names = re.findall(r"::test_([a-z]\d+)_", done.stdout)
+    return {*ids, *(name.upper() for name in names)}
 
 
 @pytest.mark.parametrize("row", ROWS)
