@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import SystemRandom
 from typing import Any, Protocol
 
@@ -85,9 +85,8 @@ def build(config: Config, reactor: Any, wall: Callable[[], float], source: str |
         metrics=metrics,
         random=random,
     )
-    server = config.server
     websockets = WebSockets(
-        sessions, keepalive, clock, config.limits.message_bytes, server.compression, server.write_timeout
+        sessions, keepalive, clock, config.limits.message_bytes, config.server.compression, config.server.write_timeout
     )
     parts = HttpParts(
         config, sessions, dispatcher, reader, writer, metrics, registry, clock, lambda: drain.draining, __version__
@@ -97,20 +96,15 @@ def build(config: Config, reactor: Any, wall: Callable[[], float], source: str |
     metrics.bytes_waiting = catch_up.waiting
 
     gateway = Gateway(config, source, drain, clock)
-    public = Port(config, door, websockets, public_site(parts), clock, metrics)
-    endpoints = server.listen or (tcp(server.host, server.port),)
     children: list[Service] = [
         Signals(reactor, gateway.end_now),
-        Listener(reactor, endpoints, public, "server.listen" if server.listen else "server.port"),
+        *_listeners(config, reactor, Port(config, door, websockets, public_site(parts), clock, metrics), parts),
         _Log(reader, writer, dispatcher.receive),
         _Started(keepalive),
         _aging(dispatcher, clock),
         Lateness(clock, metrics.reactor_lateness),
         Collector(clock),
     ]
-    if config.admin.port is not None:
-        admin = tcp(config.admin.host, config.admin.port)
-        children.append(Listener(reactor, (admin,), admin_site(parts), "admin.port"))
     if jwks is not None:
         children.append(_Started(jwks))
     for child in children:
@@ -141,7 +135,8 @@ class Gateway(MultiService):
 
     def stopService(self) -> Deferred[None]:
         """Fires once everything has ended, or ``end_now`` was called."""
-        self._clock.callLater(self._config.server.drain.timeout, self.end_now)
+        deadline = self._clock.callLater(self._config.server.drain.timeout, self.end_now)
+        self._over.addBoth(lambda _: deadline.cancel() if deadline.active() else None)
         Deferred.fromCoroutine(self._end()).addErrback(_tell).addCallback(lambda _: self.end_now())
         return self._over
 
@@ -153,6 +148,16 @@ class Gateway(MultiService):
         """Wait for nothing more."""
         if not self._over.called:
             self._over.callback(None)
+
+
+def _listeners(config: Config, reactor: Any, public: Port, parts: HttpParts) -> Iterator[Listener]:
+    server, admin = config.server, config.admin
+    if server.listen:
+        yield Listener(reactor, server.listen, public, "server.listen")
+    else:
+        yield Listener(reactor, (tcp(server.host, server.port),), public, "server.port")
+    if admin.port is not None:
+        yield Listener(reactor, (tcp(admin.host, admin.port),), admin_site(parts), "admin.port")
 
 
 class _Log(Service):
