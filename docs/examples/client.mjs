@@ -30,8 +30,10 @@ function follow(url, token, names) {
     if (frame.type === "MESSAGE") console.log(frame.topic, frame.partition, frame.offset, JSON.stringify(frame.data));
     for (const gap of frame.gaps ?? []) console.error("missing:", frame.topic, gap);
   };
-  socket.onerror = () => {}; // onclose follows
-  socket.onclose = ({ code, reason }) => {
+  let isOver = false;
+  socket.onclose = socket.onerror = ({ code = 1006, reason }) => {
+    if (isOver) return; // some tell of a failed attempt by one of the two, some by both
+    isOver = true;
     if ([1000, 1002, 1007, 1009].includes(code) || (code >= 4400 && code < 4500)) return console.error(code, reason);
     setTimeout(follow, pause * (0.5 + Math.random() / 2), url, token, names);
     pause = Math.min(2 * pause, 30_000);
