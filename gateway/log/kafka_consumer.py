@@ -58,6 +58,9 @@ class Consumer:
         self._fetcher, self._net = self._consumer._fetcher, self._consumer._net
         self._cluster = self._consumer._cluster
         self._states = self._consumer._subscription.assignment
+        self._answers: dict[Any, tuple[Collection[TopicPartition], Any]] = {}  # by node, since confirmed() was asked
+        self._handle = self._fetcher._handle_fetch_response
+        self._fetcher._handle_fetch_response = self._answered
         self._fetcher.PartitionRecords = lambda *args, **kwargs: Decoder(self.unreadable, *args, **kwargs)
 
     def poll(self, seconds: float, most: int = BATCH) -> Mapping[TopicPartition, list[Record]]:
@@ -98,6 +101,24 @@ class Consumer:
         state = self._states[partition]
         after: int = state.position.offset
         return after, max(after, state.highwater or 0)
+
+    def confirmed(self) -> set[TopicPartition]:
+        """Partitions of which a broker has said, since the last call, that there is nothing new."""
+        found: set[TopicPartition] = set()
+        for asked, response in self._answers.values():
+            found.update(asked)
+            found.difference_update(
+                TopicPartition(topic.topic, partition.partition_index)
+                for topic in response.responses
+                for partition in topic.partitions
+            )
+        self._answers.clear()
+        return found
+
+    def _answered(self, node: Any, offsets: Mapping[TopicPartition, int], sent: float, response: Any) -> None:
+        self._handle(node, offsets, sent, response)
+        if not response.error_code:
+            self._answers[node] = offsets, response
 
     def pause(self, topic: str) -> None:
         """Do not fetch from this topic."""

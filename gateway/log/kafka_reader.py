@@ -7,10 +7,11 @@ and goes on at the offsets that were read: nothing is lost and nothing comes twi
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -57,6 +58,8 @@ class KafkaReader:
         self._room = threading.BoundedSemaphore(UNDER_WAY)
         self._listener: LogListener | None = None
         self._positioned = False
+        self._heard_at: dict[tuple[str, int], float] = {}
+        self._looked: tuple[float, Mapping[str, Seen]] = -math.inf, {}  # when at the metadata, and what they showed
         self._health: Mapping[str, tuple[Health, str]] = {}
         self._connecting = Connecting()
         # The thread's own:
@@ -91,6 +94,13 @@ class KafkaReader:
         """True once the listener knows a position of every partition that has a leader and may be read."""
         return self._positioned
 
+    def heard(self, topic: str, partition: int) -> float:
+        """By the answers to fetches; of partitions that are not there, by the metadata."""
+        at, seen = self._looked
+        if topic in seen and not seen[topic].hidden and partition not in seen[topic].partitions:
+            return at
+        return self._heard_at.get((topic, partition), -math.inf)
+
     def health(self) -> Mapping[str, tuple[Health, str]]:
         """``kafka``, and ``topic:<name>`` for each."""
         return self._health
@@ -106,6 +116,12 @@ class KafkaReader:
 
     def _set_positioned(self) -> None:
         self._positioned = True
+
+    def _set_looked(self, at: float, seen: Mapping[str, Seen]) -> None:
+        self._looked = at, seen
+
+    def _set_heard(self, at: float, partitions: Collection[TopicPartition]) -> None:
+        self._heard_at.update(dict.fromkeys(partitions, at))
 
     def _gone(self) -> None:
         self._ended = True
@@ -132,7 +148,8 @@ class KafkaReader:
         self._news = True
 
     def _read(self, consumer: Consumer) -> None:
-        upkeep = 0.0
+        upkeep, since = 0.0, self._clock.seconds()
+        told: set[TopicPartition] = set()
         while not self._stopping.is_set():
             if self._news:
                 self._news = False
@@ -142,6 +159,7 @@ class KafkaReader:
             now = time.monotonic()
             if polled:
                 self._hand_over(self._events(consumer, polled))
+                told.update(polled)
             if now - began < IDLE:
                 time.sleep(min(now - began, self._kafka.max_pause))
             if now > upkeep:
@@ -150,6 +168,8 @@ class KafkaReader:
                 self._try_denied(consumer, now)
                 self._hand_over(self._events(consumer, self._moved(consumer)))
                 consumer.validate()
+                self._call(self._set_heard, since, told | consumer.confirmed())
+                told, since = set(), self._clock.seconds()
 
     def _poll(self, consumer: Consumer) -> Mapping[TopicPartition, list[Record]]:
         try:
@@ -198,7 +218,7 @@ class KafkaReader:
 
     def _look(self, consumer: Consumer) -> None:
         """Compare what the metadata show with what is read."""
-        seen = self._seen
+        at, seen = self._clock.seconds(), self._seen
         self._hand_over([event for topic in self._topics.values() for event in topic.look(seen.get(topic.name))])
         wanted = {
             TopicPartition(topic.name, partition): where
@@ -222,6 +242,7 @@ class KafkaReader:
                 own = {tp.partition: start for tp, start in starts.items() if tp.topic == topic.name}
                 events += topic.open(seen[topic.name], own)
         self._hand_over(events)
+        self._call(self._set_looked, at, seen)
         self._assign(consumer, starts)
         self._failures = 0
         if not self._started:

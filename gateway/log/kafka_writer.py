@@ -20,13 +20,16 @@ from typing import Any
 import attrs
 from kafka import KafkaProducer
 from kafka.errors import (
-    AuthorizationError,
+    InvalidRecordError,
+    InvalidTimestampError,
     InvalidTopicError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
+    TopicAuthorizationFailedError,
 )
+from kafka.producer.producer_batch import FinalState
 from kafka.serializer import Serializer
 from twisted.internet.defer import Deferred, fail
 
@@ -45,6 +48,7 @@ STOP = 5.0  # s that stop() waits for what is pending
 CLOSE = 2.0  # s for the producer's own thread to end
 OVERHEAD = 100  # bytes that a record costs beside key, value and headers
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+REFUSED = (*TOO_LARGE, TopicAuthorizationFailedError, InvalidTopicError, InvalidRecordError, InvalidTimestampError)
 NO_VALUE = b"\0tombstone"  # by identity; KafkaProducer refuses a record with neither key nor value
 
 
@@ -100,7 +104,8 @@ class KafkaWriter:
         self._parked: deque[Entry] = deque()  # taken before, and to be tried again
         self._heard = 0.0
         self._failures = 0
-        self._last: tuple[object, bool] = (None, False)
+        self._trouble = ""  # why nothing can be written, as far as is known
+        self._last: tuple[object, tuple[bool, bool]] = (None, (True, True))
 
     # --- LogWriter, on the reactor's thread ---
 
@@ -154,7 +159,7 @@ class KafkaWriter:
         late = list(itertools.takewhile(lambda entry: entry.until <= now, self._pending.values()))
         for entry in late:
             if self._waiting.pop(entry.number, None) is not None:
-                self._finish(entry, _unavailable("Kafka cannot be reached, or has no such topic"))
+                self._finish(entry, _unavailable(self._trouble or f"Kafka has no topic {entry.topic!r}, or no leader"))
         sent = [entry for entry in late if entry.number in self._pending]
         if sent:
             self._overdue = True
@@ -220,7 +225,7 @@ class KafkaWriter:
         found = options(self._kafka)
         timeout = int(self._limits.timeout * 1000)
         found["request_timeout_ms"] = min(found["request_timeout_ms"], timeout)
-        return self._connecting.make(
+        producer = self._connecting.make(
             KafkaProducer,
             prepare,
             **found,
@@ -232,6 +237,8 @@ class KafkaWriter:
             value_serializer=Value(),
             metrics_enabled=False,
         )
+        _go_on_after_refusals(producer._transaction_manager)
+        return producer
 
     def _refreshed(self, _: object) -> None:
         self._heard = time.monotonic()
@@ -272,30 +279,35 @@ class KafkaWriter:
             future.add_errback(self._failed, producer, future, entry)
 
     def _written(self, entry: Entry, placed: Any) -> None:
+        self._trouble = ""
         self._answer(entry, Written(placed.partition, placed.offset))
 
     def _failed(self, producer: Any, future: Any, entry: Entry, error: Exception) -> None:
         """In the producer's thread, or in the one that aborts."""
-        if isinstance(error, TOO_LARGE):
-            told = f"a record of {entry.size - OVERHEAD} bytes is more than topic {entry.topic!r} takes"
-            self._answer(entry, PublishError(told, Kind.TOO_LARGE))
-        elif isinstance(error, AuthorizationError | InvalidTopicError):
-            self._answer(entry, _unavailable(f"Kafka refuses it ({name_of(error)})"))
-        elif not self._never_sent(producer, future):
-            self._answer(entry, _unknown(f"{name_of(error)}: {error}"))
-        elif self._clock.seconds() < entry.until and not self._stopping.is_set():
+        sent, aborted = self._fate(producer, future)
+        if not sent and self._clock.seconds() < entry.until and not self._stopping.is_set():
             self._waiting[entry.number] = entry
             self._parked.append(entry)
             self._queue.put(None)
-        else:
+        elif not sent:
             self._answer(entry, _unavailable(f"{name_of(error)}: {error}"))
+        elif aborted or not isinstance(error, REFUSED):
+            self._answer(entry, _unknown(f"{name_of(error)}: {error}"))
+        elif isinstance(error, TOO_LARGE):
+            told = f"a record of {entry.size - OVERHEAD} bytes is more than topic {entry.topic!r} takes"
+            self._answer(entry, PublishError(told, Kind.TOO_LARGE))
+        else:
+            self._answer(entry, _unavailable(f"Kafka refuses it ({name_of(error)})"))
 
-    def _never_sent(self, producer: Any, future: Any) -> bool:
-        """True if the batch of this record has not been taken out to be sent; asked while the batch fails."""
+    def _fate(self, producer: Any, future: Any) -> tuple[bool, bool]:
+        """Of the batch of this record, asked while it fails: was it ever taken out to be sent, and was it given up
+        because of something else than Kafka's answer to it?"""
         batch = future._produce_future
         if batch is not self._last[0]:
-            known = (b.drained is None for b in producer._accumulator._incomplete.all() if b.produce_future is batch)
-            self._last = (batch, next(known, False))
+            incomplete = producer._accumulator._incomplete.all()
+            found = next((known for known in incomplete if known.produce_future is batch), None)
+            sent = found is None or found.drained is not None
+            self._last = (batch, (sent, found is None or found.final_state is FinalState.ABORTED))
         return self._last[1]
 
     def _answer(self, entry: Entry, result: Written | PublishError) -> None:
@@ -320,10 +332,25 @@ class KafkaWriter:
         name = name_of(error)
         self._call(lambda: self._metrics.kafka_errors.__setitem__(name, self._metrics.kafka_errors[name] + 1))
         self._failures += 1
+        self._trouble = f"{name}: {error}"
         say = log.warning if self._failures == 1 else log.debug
         say("Kafka takes no records: %s: %s", name, error)
         first, longest = BACK_OFF
         self._stopping.wait(min(longest, first * 2**self._failures) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+
+def _go_on_after_refusals(manager: Any) -> None:
+    """A record that Kafka refuses (too large, not allowed) is an error of its own. kafka-python lets it end the whole
+    idempotent producer, and whatever is under way with it; all that has to be done is to use its number again."""
+    classify = manager.classify_batch_error
+
+    def classify_batch_error(error: Exception, batch: Any, log_start_offset: int = -1) -> Any:
+        if isinstance(error, REFUSED):
+            manager.set_sequence_number(batch.topic_partition, batch.base_sequence)
+            return manager.ERROR_CLASS_RETRIABLE  # which here means: fail this batch and change nothing else
+        return classify(error, batch, log_start_offset=log_start_offset)
+
+    manager.classify_batch_error = classify_batch_error
 
 
 def _close(producer: Any) -> None:

@@ -48,6 +48,10 @@ class MemoryLog:
         self._listener = None
         return succeed(None)
 
+    def heard(self, topic: str, partition: int) -> float:
+        """See LogReader: it is never away."""
+        return self._clock.seconds()
+
     def positioned(self) -> bool:
         """From the start on: there is nobody to ask."""
         return self._listener is not None

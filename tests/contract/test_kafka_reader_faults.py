@@ -9,14 +9,14 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
+import attrs
 import pytest
 
 from gateway.log import kafka_client
 from gateway.model import Health, Lost, Start
-from tests.support.kafka import PASSWORD, Broker, Cluster, free_port, until
-from tests.support.log_bench import LogBench, kafka_settings, on_kafka
+from tests.support.kafka import Broker, Cluster, free_port, until
+from tests.support.log_bench import LogBench, kafka_settings, on_kafka, secure_kafka_settings
 from tests.support.proxy import Proxy
 from tests.support.reactor import ThreadedReactor
 
@@ -383,28 +383,11 @@ def test_a_batch_that_is_damaged_on_disk(threaded_reactor: ThreadedReactor) -> N
 # --- rights ---
 
 
-def secure_settings(broker: Broker, topics: list[str], **more: Any) -> Any:
-    from gateway.config_kafka import Security
-
-    files = broker.certificates
-    assert files is not None
-    security = Security(
-        protocol="SASL_SSL",
-        sasl_mechanism="SCRAM-SHA-512",
-        username="gateway",
-        password=PASSWORD,
-        ca_file=str(files.ca),
-        cert_file=str(files.client_cert),
-        key_file=str(files.client_key),
-    )
-    return kafka_settings(broker.bootstrap, topics, security=security, **more)
-
-
 def test_sasl_sessions_that_the_broker_ends(secure_broker: Broker, threaded_reactor: ThreadedReactor) -> None:
     """TLS with a client certificate, SCRAM-SHA-512, a new proof every 15 s: records flow on through three of them."""
     topic = secure_broker.fresh()
     secure_broker.allow("gateway", [topic], ("READ", "WRITE", "DESCRIBE"))
-    with on_kafka(threaded_reactor, secure_settings(secure_broker, [topic])) as log:
+    with on_kafka(threaded_reactor, secure_kafka_settings(secure_broker, [topic])) as log:
         log.read()
         began, count = time.monotonic(), 0
         while time.monotonic() < began + 45:
@@ -416,9 +399,7 @@ def test_sasl_sessions_that_the_broker_ends(secure_broker: Broker, threaded_reac
 
 def test_a_wrong_password(secure_broker: Broker, threaded_reactor: ThreadedReactor) -> None:
     """Named, without the password, and tried again slowly: the cause may be mended on the other side."""
-    import attrs
-
-    settings = secure_settings(secure_broker, ["t"])
+    settings = secure_kafka_settings(secure_broker, ["t"])
     wrong = attrs.evolve(settings, security=attrs.evolve(settings.security, password="not the password"))
     with on_kafka(threaded_reactor, wrong) as log:
         log.begin()
@@ -432,7 +413,7 @@ def test_one_of_three_topics_may_not_be_read(secure_broker: Broker, threaded_rea
     open_, denied, hidden = (secure_broker.fresh() for _ in range(3))
     secure_broker.allow("gateway", [open_])
     secure_broker.allow("gateway", [denied], ["DESCRIBE"])
-    with on_kafka(threaded_reactor, secure_settings(secure_broker, [open_, denied, hidden])) as log:
+    with on_kafka(threaded_reactor, secure_kafka_settings(secure_broker, [open_, denied, hidden])) as log:
         log.read()
         secure_broker.write(denied, [b"meanwhile"])
         secure_broker.write(open_, [b"%d" % n for n in range(100)])

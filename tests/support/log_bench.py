@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import attrs
 from prometheus_client import CollectorRegistry
 
-from gateway.config_kafka import Kafka, TopicSettings
+from gateway.config_kafka import Kafka, Security, TopicSettings
 from gateway.config_sections import Publish
 from gateway.log.kafka_reader import KafkaReader
 from gateway.log.kafka_writer import KafkaWriter
@@ -17,7 +17,7 @@ from gateway.log.memory import MemoryLog
 from gateway.metrics import Metrics
 from gateway.model import Written
 from gateway.ports import LogReader, LogWriter
-from tests.support.kafka import until
+from tests.support.kafka import PASSWORD, Broker, until
 from tests.support.logs import Listener
 from tests.support.reactor import ThreadedReactor
 
@@ -64,6 +64,22 @@ def kafka_settings(bootstrap: str, topics: Sequence[str], **settings: object) ->
     """Settings of a reader of these topics; ``settings``: fields of Kafka."""
     named = tuple(TopicSettings(name=topic) for topic in topics)
     return Kafka(bootstrap_servers=(bootstrap,), topics=named, **settings)  # type: ignore[arg-type]
+
+
+def secure_kafka_settings(broker: Broker, topics: Sequence[str], user: str = "gateway") -> Kafka:
+    """Settings of a user of a broker that demands TLS and SCRAM."""
+    files = broker.certificates
+    assert files is not None
+    security = Security(
+        protocol="SASL_SSL",
+        sasl_mechanism="SCRAM-SHA-512",
+        username=user,
+        password=PASSWORD,
+        ca_file=str(files.ca),
+        cert_file=str(files.client_cert),
+        key_file=str(files.client_key),
+    )
+    return kafka_settings(broker.bootstrap, topics, security=security)
 
 
 @contextmanager
