@@ -80,7 +80,7 @@ class Envelope:
 
     def __init__(self) -> None:
         self._heads: dict[tuple[str, int], bytes] = {}
-        self._second = -1  # the last second that was spelt, since neighbours in a log share it
+        self._second: int | None = None  # the last second that was spelt, since neighbours in a log share it
         self._spelt = b""
 
     def record(self, topic: str, entry: Viewed) -> bytes:
