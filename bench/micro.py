@@ -85,7 +85,9 @@ class Audienced:
         settings = attrs.evolve(CONFIG.kafka.topics[0], audience=audience, window_max_bytes=1 << 20)
         topic: Topic[Session] = Topic(settings, codecs, metrics.topic("t"), metrics.types, None)
         catch_up = CatchUp(metrics, clock)
-        self._dispatcher = Dispatcher([topic], codecs, catch_up, Changes(Roster(), catch_up), 1 << 30, metrics, clock)
+        self._dispatcher = Dispatcher(
+            [topic], codecs, catch_up, Changes(Roster(), catch_up, lambda _, partition: 0.0), 1 << 30, metrics, clock
+        )
         topic.window.open("e", {0: Start(0, 0)})
         self._next = 0
         self._values = [value(n, 200, f"u{n % addresses}") for n in range(addresses)]

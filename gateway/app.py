@@ -64,14 +64,14 @@ def build(config: Config, reactor: Any, wall: Callable[[], float], source: str |
     ]
     roster = Roster()
     catch_up = CatchUp(metrics, clock)
-    changes = Changes(roster, catch_up)
+    reader, writer = _log_of(config, clock, reactor, metrics)
+    changes = Changes(roster, catch_up, reader.heard)
     dispatcher = Dispatcher(topics, codecs, catch_up, changes, config.window.total_bytes, metrics, clock)
     subscriptions = Subscriptions(topics, config.limits, catch_up, clock)
     jwks = _jwks(config, clock, reactor)
     authenticator = JwtAuthenticator(config.auth, clock, jwks)
     by_encoding: dict[Encoding, Codec] = {Encoding.ENVELOPE: envelope, Encoding.RAW: raw}
     sessions = Sessions(roster, subscriptions, catch_up, authenticator, by_encoding, config.limits, metrics, clock)
-    reader, writer = _log_of(config, clock, reactor, metrics)
 
     drain = Drain(config.server, sessions, clock)
     keepalive = KeepAlive(config, sessions, clock, random)

@@ -30,6 +30,10 @@ class LogReader(Protocol):
     def positioned(self) -> bool:
         """True, and for good, once every partition that has a leader and may be read has a first position."""
 
+    def heard(self, topic: str, partition: int) -> float:
+        """Clock.seconds() of the last time that the log told how far this partition reaches, or that the topic has no
+        such partition; all of what it told until then has been handed over. Before the first time: -infinity."""
+
     def health(self) -> Mapping[str, tuple[Health, str]]:
         """Check name (``kafka``, ``topic:<name>``) -> how it is, and why in one line."""
 

@@ -181,7 +181,8 @@ class KafkaReader:
             self._out_of_range(consumer, error.args[0])
         except LogTruncationError as error:
             self._count(error)
-            self._cut(consumer, {tp: at and at.offset for tp, at in error.divergent_offsets.items()})
+            ends = consumer.ends(error.divergent_offsets)
+            self._cut(consumer, {tp: at.offset if at else ends[tp] for tp, at in error.divergent_offsets.items()})
         return {}
 
     # --- records ---
@@ -274,7 +275,7 @@ class KafkaReader:
         self._hand_over(events)
         self._cut(consumer, {tp: ends[tp] for tp, at in positions.items() if at > ends[tp]})
 
-    def _cut(self, consumer: Consumer, ends: Mapping[TopicPartition, int | None]) -> None:
+    def _cut(self, consumer: Consumer, ends: Mapping[TopicPartition, int]) -> None:
         """What was read is no longer in the log: another topic of that name, or a log that lost its end."""
         if not ends:
             return
@@ -284,7 +285,7 @@ class KafkaReader:
             topic = self._topics[name]
             if topic.is_same(self._seen.get(name)):
                 log.error("topic %s lost records that had been read: its epoch changes", name)
-                own = {tp.partition: at for tp, at in ends.items() if tp.topic == name and at is not None}
+                own = {tp.partition: at for tp, at in ends.items() if tp.topic == name}
                 events.append(topic.cut(own))
                 for partition, at in own.items():
                     consumer.seek(TopicPartition(name, partition), at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from gateway.core import events
 from gateway.core.feed import Feed
@@ -14,15 +14,17 @@ from gateway.model import Gap, GapReason
 from gateway.services.catchup import CatchUp, Place
 
 DOUBT = 5.0  # seconds that the log's end may stay below a cursor before the cursor is taken to be of another log
-DOUBT_UNKNOWN = 15.0  # the same for a partition not known yet: metadata may be 10 s old
+
+Heard = Callable[[str, int], float]  # LogReader.heard
 
 
 class Changes:
     """Tells everybody concerned, and sees to it that they go on from the right place."""
 
-    def __init__(self, roster: Roster, catch_up: CatchUp) -> None:
+    def __init__(self, roster: Roster, catch_up: CatchUp, heard: Heard) -> None:
         self._roster = roster
         self._catch_up = catch_up
+        self._heard = heard
 
     def tell_all(self, topic: Topic[Session], entry: Entry) -> None:
         """Push an entry to everybody who listens, whatever the address: a gap of the log's own."""
@@ -65,7 +67,8 @@ class Changes:
         self._catch_up.wake(topic)
 
     def tick(self, now: float) -> None:
-        """Once a second: a cursor above the log's end, for long, belongs to a log that is no more."""
+        """Once a second: a cursor above the log's end, for long, belongs to a log that is no more. Silence of the log
+        says nothing: the client may come from a process that has heard more."""
         for topic, feed, session, sub in self._catch_up.parked():
             if topic.window.epoch is not None:
                 self._doubt(topic, feed, session, sub, now)
@@ -81,11 +84,7 @@ class Changes:
         ahead = feed.ahead()
         ends = {p: window.ends.get(p, 0) for p, floor in ahead.items() if window.ends.get(p, 0) < floor}
         feed.doubts = {p: feed.doubts.get(p, now) for p in ends}
-        sure = {
-            p: ends[p]
-            for p, since in feed.doubts.items()
-            if now - since >= (DOUBT if p in window.nexts else DOUBT_UNKNOWN)
-        }
+        sure = {p: ends[p] for p, since in feed.doubts.items() if self._heard(topic.name, p) - since >= DOUBT}
         if not sure:
             return
         gaps = [Gap(p, ahead[p], end, GapReason.RECREATED) for p, end in sorted(sure.items())]

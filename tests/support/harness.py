@@ -231,7 +231,8 @@ class Gateway:
         self.authenticator = FakeAuthenticator()
         self.roster = Roster()
         self.catch_up = CatchUp(self.metrics, self.clock)
-        self.changes = Changes(self.roster, self.catch_up)
+        self.silent_since: float | None = None  # the log cannot be reached from then on
+        self.changes = Changes(self.roster, self.catch_up, self._heard)
         self.dispatcher = Dispatcher(made, codecs, self.catch_up, self.changes, total_bytes, self.metrics, self.clock)
         self.subscriptions = Subscriptions(made, self.limits, self.catch_up, self.clock)
         self.sessions = Sessions(
@@ -294,6 +295,9 @@ class Gateway:
     def tell(self, *events: LogEvent) -> None:
         """Give the dispatcher one batch."""
         self.dispatcher.receive(events, self.clock.seconds())
+
+    def _heard(self, name: str, partition: int) -> float:
+        return self.clock.seconds() if self.silent_since is None else self.silent_since
 
     def delete(self, name: str) -> None:
         """The log says that the topic is gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -118,6 +119,10 @@ class Reader:
     def stop(self) -> Deferred[None]:
         """Nothing to end."""
         raise NotImplementedError
+
+    def heard(self, topic: str, partition: int) -> float:
+        """Never."""
+        return -math.inf
 
     def positioned(self) -> bool:
         """As chosen."""
