@@ -20,7 +20,8 @@ from websockets.sync.client import connect
 
 from tests.support.daemon import Config, Daemon, merged, until
 from tests.support.harness import CursorKeeper
-from tests.support.kafka import PASSWORD, Broker, Cluster
+from tests.support.kafka import PASSWORD, Broker, Cluster, free_port
+from tests.support.proxy import Proxy
 
 AWAITED = 30.0  # s: the longest that anything here may take on a busy machine, an outage's end included
 
@@ -55,6 +56,40 @@ def secured(broker: Broker) -> Config:
         "certFile": str(files.client_cert),
         "keyFile": str(files.client_key),
     }
+
+
+class TwoWays(Broker):
+    """A broker with a second listener, whose clients are led through ``proxy``: for two gateways on one Kafka of which
+    one is slow. Runs within ``with``."""
+
+    def __init__(self) -> None:
+        self._behind = free_port()
+        self.proxy = Proxy(self._behind)
+        super().__init__()
+
+    @property
+    def slow(self) -> str:
+        """The bootstrap address that leads through the proxy."""
+        return self.proxy.address
+
+    def __enter__(self) -> Self:
+        self.proxy.__enter__()
+        self.start()
+        return self
+
+    def __exit__(self, *of: object) -> None:
+        self.close()
+        self.proxy.__exit__(*of)
+
+    def _configure(self) -> None:
+        super()._configure()
+        main, controller = f"PLAINTEXT://127.0.0.1:{self.port}", f"CONTROLLER://127.0.0.1:{self._controller}"
+        with self._config.open("a") as config:  # of two lines with one name the last counts
+            config.write(
+                f"listeners={main},SLOW://127.0.0.1:{self._behind},{controller}\n"
+                f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.advertised},SLOW://{self.slow}\n"
+                "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SLOW:PLAINTEXT,CONTROLLER:PLAINTEXT\n"
+            )
 
 
 class Client:
@@ -107,6 +142,11 @@ class Client:
         """Nothing stands before the answer to a PING."""
         self.send("PING", id="quiet?")
         assert self.frame("PONG")["id"] == "quiet?"
+
+    def silent(self, seconds: float) -> None:
+        """Nothing comes for so long."""
+        with suppress(TimeoutError):
+            raise AssertionError(f"{self._socket.recv(seconds)!r} came")
 
     def since(self, *names: str) -> str:
         """The cursor for a new connection."""
@@ -272,13 +312,6 @@ def still(broker: Broker) -> Iterator[None]:
         yield
     finally:
         broker.resume()
-
-
-def through(seconds: float, do: Callable[[], object]) -> None:
-    """Do this again and again for so long: something has to hold throughout."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        do()
 
 
 def published(daemon: Daemon, topic: str, data: Any) -> tuple[int, str | None, float]:
