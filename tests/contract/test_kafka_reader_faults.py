@@ -5,7 +5,9 @@ The listener holds every event to the contract: what is told is contiguous, so n
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -73,7 +75,7 @@ def test_killed_and_back(mortal: Broker, threaded_reactor: ThreadedReactor) -> N
         until(lambda: health(log) is Health.OK, "still degraded")
 
 
-def test_stopped_for_20_s_and_back(mortal: Broker, threaded_reactor: ThreadedReactor) -> None:
+def test_stopped_and_back(mortal: Broker, threaded_reactor: ThreadedReactor) -> None:
     """A broker that accepts connections and answers nothing: the worst kind of outage."""
     topic = mortal.fresh()
     with on_kafka(threaded_reactor, kafka_settings(mortal.bootstrap, [topic])) as log:
@@ -81,9 +83,7 @@ def test_stopped_for_20_s_and_back(mortal: Broker, threaded_reactor: ThreadedRea
         mortal.write(topic, [b"before"])
         log.listener.wait(topic, 1)
         mortal.pause()
-        began = time.monotonic()
-        until(lambda: health(log) is Health.DEGRADED, "the outage is not named")
-        until(lambda: time.monotonic() > began + 20, "", 30)
+        until(lambda: health(log) is Health.DEGRADED, "the outage is not named", 30)
         mortal.resume()
         mortal.write(topic, [b"after"])
         records = log.listener.wait(topic, 2)
@@ -139,6 +139,27 @@ def test_connections_cut_and_stalled(mortal: Broker, threaded_reactor: ThreadedR
                     proxy.stalled = False
                 count += len(broker.write(topic, [b"%d" % n for n in range(500)]))
                 log.listener.wait(topic, count)
+
+
+def test_an_outage_leaks_nothing(threaded_reactor: ThreadedReactor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nights of it: each attempt gives back its sockets and threads, without the garbage collector's help."""
+    monkeypatch.setattr(kafka_client, "BOOTSTRAP", 0.3)
+
+    def attempts() -> int:
+        return sum(log.metrics.kafka_errors.values())
+
+    with on_kafka(threaded_reactor, kafka_settings(f"127.0.0.1:{free_port()}", ["t"])) as log:
+        log.begin()
+        until(lambda: attempts() > 2, "no attempts")
+        gc.disable()
+        try:
+            before = len(os.listdir("/proc/self/fd")), threading.active_count()
+            until(lambda: attempts() > 9, "no more attempts", 40)
+            after = len(os.listdir("/proc/self/fd")), threading.active_count()
+        finally:
+            gc.enable()
+        assert after[0] <= before[0] + 4  # one attempt of each may be under way
+        assert after[1] == before[1]
 
 
 # --- topics ---
@@ -241,6 +262,29 @@ def test_retention_overtakes_a_stalled_reader(mortal: Broker, threaded_reactor: 
         assert lost.next == 190
         assert lost.first < 190
         assert not log.listener.problems
+
+
+def test_a_log_that_lost_what_was_read(threaded_reactor: ThreadedReactor) -> None:
+    """A disk that is empty after a crash: same topic, same id, other records at the old offsets. The epoch changes,
+    what is new comes, and the reader neither waits for ever nor asks in circles."""
+    with Broker() as broker:
+        broker.start()
+        topic = broker.fresh()
+        with on_kafka(threaded_reactor, kafka_settings(broker.bootstrap, [topic])) as log:
+            log.read()
+            broker.write(topic, [b"old"] * 10)
+            log.listener.wait(topic, 10)
+            broker.stop()
+            for file in (broker.folder / "data" / f"{topic}-0").glob("0*"):
+                file.unlink()
+            (broker.folder / "data" / f"{topic}-0" / "leader-epoch-checkpoint").unlink()
+            broker.start()
+            until(lambda: len(log.listener.opened(topic)) > 1, "not noticed")
+            before, after = log.listener.opened(topic)
+            assert after.epoch == f"{before.epoch}.1"
+            assert after.partitions == {0: Start(0, 0)}
+            broker.write(topic, [b"new"])
+            log.listener.wait(topic, 11)
 
 
 def test_brokers_without_topic_ids(
@@ -384,13 +428,13 @@ def test_a_batch_that_is_damaged_on_disk(threaded_reactor: ThreadedReactor) -> N
 
 
 def test_sasl_sessions_that_the_broker_ends(secure_broker: Broker, threaded_reactor: ThreadedReactor) -> None:
-    """TLS with a client certificate, SCRAM-SHA-512, a new proof every 15 s: records flow on through three of them."""
+    """TLS with a client certificate, SCRAM-SHA-512, a new proof every 15 s: records flow on through two of them."""
     topic = secure_broker.fresh()
     secure_broker.allow("gateway", [topic], ("READ", "WRITE", "DESCRIBE"))
     with on_kafka(threaded_reactor, secure_kafka_settings(secure_broker, [topic])) as log:
         log.read()
         began, count = time.monotonic(), 0
-        while time.monotonic() < began + 45:
+        while time.monotonic() < began + 30:
             count += 1
             log.publish(topic, b"%d" % count)
             log.listener.wait(topic, count, 5)

@@ -145,6 +145,14 @@ def test_kafkas_own_limit_decides(kafka: Cluster, threaded_reactor: ThreadedReac
         assert {small.result(10).offset, other.result(10).offset} == {0, 1}
 
 
+def test_a_batch_that_is_too_large_is_written_in_parts(kafka: Cluster, threaded_reactor: ThreadedReactor) -> None:
+    """Kafka's limit is a batch's: records that came together must not be refused together."""
+    topic = kafka.fresh(max_message_bytes=5_000)
+    with on_kafka(threaded_reactor, kafka_settings(kafka.bootstrap, [topic]), Publish(timeout=5.0)) as log:
+        pending = [log.send(topic, bytes(1_000)) for _ in range(100)]
+        assert sorted(future.result(10).offset for future in pending) == list(range(100))
+
+
 def test_stop_answers_what_is_pending(mortal: Broker, threaded_reactor: ThreadedReactor) -> None:
     """Written first, where Kafka is there; told as failed where it is not; in bounded time, and no thread stays."""
     topic = mortal.fresh()
