@@ -39,12 +39,15 @@ CLOSE, PONG = 8, 10  # opcodes
 MAX_ANSWERS = 64 * 1024  # bytes of answers that may wait before reading pauses
 # Frames beside the first of each message (PINGs, PONGs nobody asked for, continuations): a second, and at once.
 EXTRA_FRAMES, EXTRA_BURST = 200, 2048
-LINGER = 1.0  # seconds of reading and dropping after a close frame: a close with unread input would reset it away
+# Seconds of reading and dropping after a close frame, and as many more until the peer has taken it: a close with unread
+# input would reset it away, and what a closed socket still holds would stay in the kernel for minutes.
+LINGER = 1.0
 UNSENT = 16 * 1024  # bytes the kernel takes beyond what the peer's window lets out
 NO_STATUS, ABNORMAL = 1005, 1006  # RFC 6455 section 7.4.1: never sent
 _UNLIMITED = 2**31 - 1
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
-_TCP_INFO = struct.Struct("=24xI92xQ")  # linux/tcp.h: tcpi_unacked, tcpi_bytes_acked
+_TCP_INFO = struct.Struct("=B23xI92xQ")  # linux/tcp.h: tcpi_state, tcpi_unacked, tcpi_bytes_acked
+_TAKEN = (5, 6, 7)  # net/tcp_states.h: FIN_WAIT2, TIME_WAIT, CLOSE: the peer has everything, and knows that it is all
 
 
 @attrs.frozen
@@ -94,6 +97,7 @@ class GatewayProtocol(Protocol, FrameReader):
     _paused = False  # reading
     _code: int | None = ABNORMAL  # set: the connection is closing, or gone
     _timer: Any = None
+    _abort_at = 0.0
     _extra: TokenBucket | None = None
     _is_tcp = False
     transport: Any = None
@@ -221,9 +225,13 @@ class GatewayProtocol(Protocol, FrameReader):
         waiting = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
         if not self._is_tcp:
             return Progress(waiting, self._pushed - waiting, 0, self._paused)
-        info = transport.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-        in_flight, acked = _TCP_INFO.unpack(info)
+        _, in_flight, acked = self._tcp_info()
         return Progress(waiting, acked, in_flight, self._paused)
+
+    def _tcp_info(self) -> tuple[int, int, int]:
+        info = self.transport.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        state, in_flight, acked = _TCP_INFO.unpack(info)
+        return state, in_flight, acked
 
     # The end
 
@@ -252,21 +260,34 @@ class GatewayProtocol(Protocol, FrameReader):
         if self._paused:
             self._paused = False
             transport.resumeProducing()
+        self._abort_at = shared.clock.seconds() + shared.write_timeout
         self._timer = shared.clock.callLater(shared.write_timeout, self.abort)
         transport.write(last)
         transport.loseWriteConnection()
 
     def writeConnectionLost(self) -> None:
-        """The kernel has all: read and drop what the peer still sends, then close."""
+        """The kernel has all: read and drop what the peer still sends, until it has taken all, too."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = self.factory.clock.callLater(LINGER, self.transport.loseConnection)
+            self._timer = self.factory.clock.callLater(LINGER, self._leave)
+
+    def _leave(self) -> None:
+        left = self._abort_at - self.factory.clock.seconds()
+        if self._is_taken():
+            self.transport.loseConnection()
+        elif left <= 0:
+            self.abort()
+        else:
+            self._timer = self.factory.clock.callLater(min(LINGER, left), self._leave)
+
+    def _is_taken(self) -> bool:
+        return not self._is_tcp or self._tcp_info()[0] in _TAKEN
 
     def readConnectionLost(self) -> None:
         """The peer has sent all it will: with a close frame this is the end of the handshake, without it a loss."""
         if self._code is None:
             self.abort()
-        else:
+        elif self._is_taken():
             self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure | None = None) -> None:

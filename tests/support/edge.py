@@ -45,7 +45,7 @@ def until(condition: Callable[[], T], what: str, deadline: float = 10.0) -> T:
 
 @attrs.define(eq=False)
 class FakeSession:
-    """One session; ``code`` is how its connection ended."""
+    """One session; ``closing`` is how it was told to end, ``code`` how its connection ended."""
 
     principal: Principal
     channel: Channel
@@ -53,6 +53,7 @@ class FakeSession:
     slow_since: float | None = None
     received: list[tuple[bytes, bool]] = attrs.Factory(list)
     drained: int = 0
+    closing: int | None = None
     code: int | None = None
 
 
@@ -107,6 +108,7 @@ class FakeSessions:
 
     def close(self, session: FakeSession, code: Close, reason: str = "") -> None:
         """As the real ones."""
+        session.closing = code
         session.channel.close(code, reason)
 
     def position_due(self, session: FakeSession, now: float) -> None:
