@@ -38,7 +38,7 @@ def test_down_from_the_start(threaded_reactor: ThreadedReactor) -> None:
     with on_kafka(threaded_reactor, settings, Publish(timeout=1.0)) as log:
         began = time.monotonic()
         assert kind_of(log, "t") is Kind.UNAVAILABLE
-        assert 0.4 < time.monotonic() - began < 1.3
+        assert 0.4 < time.monotonic() - began < 1.5
         assert dict(log.metrics.publish_errors) == {"unavailable": 1}
 
 
@@ -131,7 +131,7 @@ def test_the_reactor_is_never_blocked(threaded_reactor: ThreadedReactor) -> None
             began = time.monotonic()
             threaded_reactor.run(lambda: None)
             late.append(time.monotonic() - began)
-        assert max(late) < 0.5
+        assert max(late) < 1.0
 
 
 def test_kafkas_own_limit_decides(kafka: Cluster, threaded_reactor: ThreadedReactor) -> None:
