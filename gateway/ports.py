@@ -67,6 +67,7 @@ class Progress(NamedTuple):
     acked: int  # acknowledged by the peer's kernel so far (TCP_INFO tcpi_bytes_acked)
     in_flight: int  # packets sent and not acknowledged (TCP_INFO tcpi_unacked); 0 for a closed window
     paused: bool = False  # nothing is read from the client while its answers pile up
+    sent: int = 0  # accepted by push so far
 
 
 class Channel(Protocol):

@@ -4,7 +4,7 @@ Every session has a :class:`Pulse` that says when it is to be looked at next. Fo
 ``server.pingInterval``; one with bytes that wait, or a PONG that is late, is looked at each second. Three clocks:
 
 - *pong*: a PONG proves that everything before its PING was read, so a client has a second more for each KiB that went
-  to it since the last PING it answered;
+  to it between the last PING it answered and this one;
 - *host gone*: packets are in flight and none is acknowledged; a reader that only stands still has none in flight;
 - *lag*: something waits and nothing is acknowledged, or a topic is behind by slowness without catching up.
 
@@ -79,7 +79,7 @@ class Pulse:
     due: int = 0  # tick of the next look; entries of other ticks are stale
     pinged: float | None = None  # when the PING went out that has no PONG yet
     payload: bytes = b""  # of that PING
-    pinged_at: int = 0  # bytes acknowledged when it went out
+    pinged_at: int = 0  # bytes sent when it went out
     answered_at: int = 0  # the same for the last PING that has its PONG
     acked: int = 0  # bytes acknowledged, as last seen
     acked_since: float = 0.0  # when that last grew
@@ -214,7 +214,8 @@ class KeepAlive:
 
     def _send_ping(self, pulse: Pulse, channel: Channel, now: float) -> None:
         pulse.pinged = pulse.acked_since = now
-        pulse.acked = pulse.pinged_at = channel.progress().acked
+        progress = channel.progress()
+        pulse.acked, pulse.pinged_at = progress.acked, progress.sent
         pulse.payload = self._payload
         pulse.next_ping = now + self._ping_interval
         channel.push(self._ping)
@@ -243,7 +244,7 @@ class KeepAlive:
             return False
         if progress.paused:
             pulse.pinged += WATCH  # its PONG would not be read
-        unread = (progress.acked - pulse.answered_at) / BYTES_A_SECOND
+        unread = (pulse.pinged_at - pulse.answered_at) / BYTES_A_SECOND
         if now - pulse.pinged >= min(self._ping_timeout + unread, max(self._ping_timeout, MAX_PATIENCE)):
             self._sessions.close(session, Close.NO_PONG, "no pong")
             return True

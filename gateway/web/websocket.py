@@ -224,9 +224,9 @@ class GatewayProtocol(Protocol, FrameReader):
             return Progress(0, 0, 0)
         waiting = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
         if not self._is_tcp:
-            return Progress(waiting, self._pushed - waiting, 0, self._paused)
+            return Progress(waiting, self._pushed - waiting, 0, self._paused, self._pushed)
         _, in_flight, acked = self._tcp_info()
-        return Progress(waiting, acked, in_flight, self._paused)
+        return Progress(waiting, acked, in_flight, self._paused, self._pushed)
 
     def _tcp_info(self) -> tuple[int, int, int]:
         info = self.transport.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)

@@ -71,8 +71,9 @@ class Client:
         self.world.keepalive.drained(self.pulse)
 
     def take(self, count: int) -> None:
-        """The peer acknowledges bytes."""
-        self.progressed = self.progressed._replace(acked=self.progressed.acked + count)
+        """Bytes are sent, and the peer acknowledges them."""
+        at = self.progressed
+        self.progressed = at._replace(acked=at.acked + count, sent=at.sent + count)
 
 
 class World:
@@ -185,6 +186,17 @@ def test_what_was_read_before_the_last_answered_ping_does_not_count() -> None:
     world.run(2 * INTERVAL)
     assert client.ended is not None
     assert client.ended[0] - client.pings[-1] <= TIMEOUT + 1.5
+
+
+def test_what_was_sent_behind_the_ping_does_not_count() -> None:
+    """Else a client that is given more than 1 KiB a second need never answer."""
+    world = World()
+    client = world.client(reads=False)
+    while client.lives():
+        client.take(2048)
+        world.run(1.0)
+    assert client.ended is not None
+    assert client.ended[0] - client.pings[0] <= TIMEOUT + 2 * INTERVAL + 1.5
 
 
 def test_patience_has_an_end() -> None:
