@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gateway.config import Limits
 from gateway.core.names import parse
 from gateway.core.session import State
 from gateway.errors import Refused
@@ -258,20 +259,28 @@ class Reader:
     def _check(self, held: Held, segment: Segment, final: bool) -> None:
         cursor = self.keeper.place(held.name).cursor
         for record in self._written.values():
-            if record.epoch != segment.epoch or held not in self._matching(record):
-                continue
+            matching = self._matching(record)
+            if record.epoch != segment.epoch or held not in matching or any(other.recovering for other in matching):
+                continue  # a key that recovers within the whole topic has a place of its own
             at = record.partition, record.offset
             if segment.end is not None:
                 due = record.offset < segment.end.get(record.partition, 0)
             else:
                 due = final or record.offset < cursor.get(record.partition, 0)
-            if due and record.offset >= segment.start.get(record.partition, 0) and at not in segment.seen:
+            if due and record.offset >= segment.start.get(record.partition, 0) and not _seen(at, segment, matching):
                 told = any(p == record.partition and first <= record.offset < to for p, first, to in segment.told)
                 assert told, f"{self.user} has {held.name}, and neither got nor was told of {record}; {held}"
 
     def names(self) -> list[str]:
         """What it asks for when it comes back."""
         return [held.name for held in self.held.values() if not held.absorbed]
+
+
+def _seen(at: tuple[int, int], segment: Segment, matching: list[Held]) -> bool:
+    """A record of a key may have come for the key, and not again for the topic that absorbed it."""
+    return at in segment.seen or any(
+        at in other.seen for held in matching for other in held.segments if other.epoch == segment.epoch
+    )
 
 
 def _copy(place: Place) -> Place:
@@ -302,6 +311,7 @@ class Delivery(RuleBasedStateMachine):
             topic(MAIL, Audience.USER, **SETTINGS),
             topic(ROOMS, Audience.KEY, **SETTINGS),
             clock=self.clock,
+            limits=Limits(messages_per_second=0, malformed=0),
         )
 
     def _here(self, which: int, connected: bool = True) -> Reader | None:
@@ -341,7 +351,7 @@ class Delivery(RuleBasedStateMachine):
     def hole(self, name: str, size: int) -> None:
         self.log.hole(name, 0, size)
 
-    @rule(name=st.sampled_from((NEWS, MAIL, ROOMS)), part=st.floats(0, 1))
+    @rule(name=st.sampled_from((NEWS, MAIL, ROOMS)), part=st.sampled_from((0.2, 0.6, 1.0)))
     def expire(self, name: str, part: float) -> None:
         at = self.log.partitions[name][0]
         self.log.expire(name, at.start + int((at.end - at.start) * part))
@@ -472,7 +482,7 @@ class Delivery(RuleBasedStateMachine):
         names=st.sampled_from(
             (["news"], ["mail"], ["rooms"], ["rooms/1"], ["rooms/1", "rooms/2"], ["rooms", "rooms/1"])
         ),
-        parts=st.lists(st.floats(0, 1), min_size=3, max_size=3),
+        parts=st.lists(st.sampled_from((0.0, 0.3, 0.7, 1.0)), min_size=3, max_size=3),
         bare=st.booleans(),
     )
     def subscribe_from(self, which: int, names: list[str], parts: list[float], bare: bool) -> None:
