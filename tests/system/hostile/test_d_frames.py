@@ -317,9 +317,10 @@ def test_d18_resets_in_the_middle_of_frames_leave_nothing(target: Target) -> Non
     """200 clients that vanish in each state a connection can be in."""
     settled = nobody_but_the_bystander(target)
     heads = itertools.cycle((b"\x81", frame(TEXT, b"", length=100), frame(TEXT, BODY, fin=False), frame(PING, b"x")))
+    wanted = path(target)
     for _ in range(200):
         with target.connect() as client:
-            assert client.upgrade(path(target)).status == 101
+            assert client.upgrade(wanted).status == 101
             client.send(next(heads))
             client.reset()
     until(lambda: nobody_but_the_bystander(target) <= settled, "nothing is left")
