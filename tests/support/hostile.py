@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import select
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ ROW_BYTES = 8 << 20  # the resident set may grow by so much during one test, its
 PACE = 0.04  # seconds between two PINGs of it: fewer than limits.messagesPerSecond
 PATIENCE = 1.0  # seconds that a well-behaved client may have to wait
 OLD_SECRET = b"the key before: it is valid while keys rotate"
-ROOT = Path(__file__).parents[2]
+EVENT_LOG = Path(__file__).with_name("event_log.py")
 
 
 def now() -> int:
@@ -95,9 +96,10 @@ class Target:
         self.daemon = Daemon(
             config,
             folder,
-            arguments=["--logger", "tests.support.event_log.EventLog"],
-            environ={"EVENT_LOG": str(self.events_file), "PYTHONPATH": str(ROOT)},
+            arguments=["--logger", "event_log.EventLog"],
+            environ={"EVENT_LOG": str(self.events_file), "PYTHONPATH": str(folder)},
         )
+        shutil.copy(EVENT_LOG, folder)  # alone: the gateway is the installed one, not the one beside the tests
         (folder / "token.secret").write_bytes(SECRET + b"\n" + OLD_SECRET + b"\n")
         self.tokens: set[str] = set()
         self._numbers = itertools.count()
