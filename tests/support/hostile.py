@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from tests.support import tokens
 from tests.support.daemon import Config, Daemon, until
-from tests.support.rawclient import CLOSE, Answer, Closed, RawClient, upgrade_request
+from tests.support.rawclient import Answer, RawClient, upgrade_request
 from tests.support.tokens import SECRET
 
 ROW_BYTES = 8 << 20  # the resident set may grow by so much during one test, its peak included
@@ -189,10 +189,6 @@ class Target:
             data = file.read()
         return [json.loads(line) for line in data.splitlines()]
 
-    def metrics_text(self) -> str:
-        """/metrics, as it is served."""
-        return self.daemon.http("GET", "/metrics")[1].decode()
-
     # What must hold
 
     @contextmanager
@@ -215,7 +211,7 @@ class Target:
         """R4, in the end: no token is in the metrics, the log, the list of processes, or a health answer."""
         daemon = self.daemon
         places = {
-            "/metrics": self.metrics_text(),
+            "/metrics": daemon.http("GET", "/metrics")[1].decode(),
             "the log": daemon.log() + self.events_file.read_text(),
             "/healthz": str(daemon.http("GET", "/healthz") + daemon.http("GET", "/readyz")),
             "the command line": Path(f"/proc/{daemon.pid}/cmdline").read_bytes().decode(),
@@ -240,20 +236,3 @@ class Target:
         status = Path(f"/proc/{self.daemon.pid}/status").read_text()
         (line,) = [line for line in status.splitlines() if line.startswith(name + ":")]
         return int(line.split()[1]) << 10
-
-
-def close_of(client: RawClient) -> Closed:
-    """The close frame that must be the next frame, and the end of the connection."""
-    got = client.frame()
-    assert got.opcode == CLOSE, got
-    assert client.ended() == b""
-    return Closed(int.from_bytes(got.payload[:2], "big"), got.payload[2:].decode())
-
-
-def silence(client: RawClient, seconds: float) -> bytes:
-    """What comes within ``seconds``; b"" where nothing does, or the connection ends."""
-    client.sock.settimeout(seconds)
-    try:
-        return client.sock.recv(65536)
-    except TimeoutError:
-        return b""
