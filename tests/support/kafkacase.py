@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from confluent_kafka import Producer
+from kafka import KafkaConsumer, TopicPartition
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -232,9 +233,9 @@ def cpu(daemon: Daemon) -> float:
     return daemon.metrics()["process_cpu_seconds_total"]
 
 
-def in_kafka(cluster: Cluster, topic: str) -> dict[int, list[tuple[int, bytes | None, bytes | None]]]:
-    """The truth: by partition the offset, key and value of each committed record, as a plain consumer reads them."""
-    found: dict[int, list[tuple[int, bytes | None, bytes | None]]] = {}
+def in_kafka(cluster: Cluster, topic: str) -> dict[int, list[tuple[int, Any]]]:
+    """The truth: by partition the offset and the value of each committed record, as a plain consumer reads them."""
+    found: dict[int, list[tuple[int, Any]]] = {}
     options = {"isolation_level": "read_committed", "auto_offset_reset": "earliest", "group_id": None}
     with closing(KafkaConsumer(bootstrap_servers=cluster.trusted, **options)) as consumer:
         partitions = [TopicPartition(topic, number) for number in sorted(cluster.ends(topic))]
@@ -243,38 +244,50 @@ def in_kafka(cluster: Cluster, topic: str) -> dict[int, list[tuple[int, bytes | 
 
         def whole() -> bool:
             for tp, records in consumer.poll(200).items():
-                found.setdefault(tp.partition, []).extend((r.offset, r.key, r.value) for r in records)
+                found.setdefault(tp.partition, []).extend((r.offset, json.loads(r.value)) for r in records)
             return all(consumer.position(tp) >= ends[tp] for tp in partitions)
 
         until(whole, f"{topic} can be read")
     return found
 
 
-class Steady:
-    """Writes numbered values to topics, about ``rate`` a second, whatever befalls the broker, until ``stop``."""
+def shown(messages: Iterable[Message]) -> dict[int, list[tuple[int, Any]]]:
+    """The same of what a client was shown, in the order in which it came."""
+    found: dict[int, list[tuple[int, Any]]] = {}
+    for message in messages:
+        found.setdefault(message["partition"], []).append((message["offset"], message["data"]))
+    return found
 
-    def __init__(self, cluster: Cluster, write: Callable[[Any, int], object], rate: float = 100.0) -> None:
+
+class Steady:
+    """Writes numbers to a topic, about ``rate`` a second, whatever befalls the broker, until ``stop``. By librdkafka:
+    kafka-python's producer leaves sockets behind in an outage."""
+
+    def __init__(self, cluster: Cluster, topic: str, rate: float = 100.0) -> None:
         self.count = 0
-        self._write, self._pause = write, 1 / rate
-        options = {"acks": "all", "linger_ms": 5, "delivery_timeout_ms": 120_000, "reconnect_backoff_max_ms": 500}
-        self._producer = KafkaProducer(
-            bootstrap_servers=cluster.trusted, retries=1_000_000, request_timeout_ms=5_000, **options
+        self._topic, self._pause = topic, 1 / rate
+        self._producer = Producer(
+            {
+                "bootstrap.servers": cluster.trusted,
+                "enable.idempotence": True,
+                "socket.timeout.ms": 5_000,
+                "reconnect.backoff.max.ms": 500,
+                "log_level": 0,
+            }
         )
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._failed: list[BaseException] = []
 
-    def reached(self, count: int) -> None:
-        """Wait until so many values were handed to the producer."""
-        until(lambda: self.count >= count or self._failed, f"{count} values were written", AWAITED)
-        assert not self._failed, self._failed
+    def goes_on(self, count: int) -> None:
+        """Wait until so many more were handed to the producer."""
+        goal = self.count + count
+        until(lambda: self.count >= goal, f"{count} more values", AWAITED)
 
     def stop(self) -> None:
         """Write no more; everything that was written is in Kafka."""
         self._stopping.set()
         self._thread.join(AWAITED)
-        self._producer.flush(AWAITED)
-        assert not self._failed, self._failed
+        assert self._producer.flush(AWAITED) == 0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -283,15 +296,12 @@ class Steady:
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._thread.join(AWAITED)
-        self._producer.close(timeout=1)
 
     def _run(self) -> None:
-        try:
-            while not self._stopping.wait(self._pause):
-                self._write(self._producer, self.count)
-                self.count += 1
-        except BaseException as error:
-            self._failed.append(error)
+        while not self._stopping.wait(self._pause):
+            self._producer.produce(self._topic, b"%d" % self.count)
+            self._producer.poll(0)
+            self.count += 1
 
 
 @contextmanager
