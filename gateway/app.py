@@ -89,7 +89,17 @@ def build(config: Config, reactor: Any, wall: Callable[[], float], source: str |
         sessions, keepalive, clock, config.limits.message_bytes, config.server.compression, config.server.write_timeout
     )
     parts = HttpParts(
-        config, sessions, dispatcher, reader, writer, metrics, registry, clock, lambda: drain.draining, __version__
+        config,
+        sessions,
+        dispatcher,
+        reader.positioned,
+        lambda: {**reader.health(), **(jwks.health() if jwks is not None else {})},
+        writer,
+        metrics,
+        registry,
+        clock,
+        lambda: drain.draining,
+        __version__,
     )
     metrics.active_connections = lambda: len(roster)
     metrics.sessions_behind = lambda: catch_up.behind

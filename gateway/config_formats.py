@@ -35,8 +35,8 @@ def topic(text: str) -> str:
     """A topic's name that Kafka takes and that is not one of its own."""
     if text in (".", ".."):
         raise InvalidValueError("allowed: a Kafka topic name, and . and .. are none")
-    if text.startswith("__"):
-        raise InvalidValueError("allowed: a topic that is not internal to Kafka (those begin with __)")
+    if text.startswith("__") or text == "_schemas":
+        raise InvalidValueError("allowed: a topic that is not internal to Kafka and its tools (__..., _schemas)")
     return TOPIC.read(text)
 
 

@@ -20,7 +20,6 @@ class Close(enum.IntEnum):
     BAD_UTF8 = 1007
     TOO_BIG = 1009
     INTERNAL = 1011
-    TRY_LATER = 1013
     BAD_REQUEST = 4400
     UNAUTHORIZED = 4401
     FORBIDDEN = 4403

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.logger import Logger
@@ -26,7 +26,8 @@ from gateway.core import recipient
 from gateway.core.content import MAX_DEPTH, Form, examine
 from gateway.core.session import Session
 from gateway.errors import Close, GatewayError, Kind, Refused
-from gateway.ports import Clock, LogReader, LogWriter
+from gateway.model import Health
+from gateway.ports import Clock, LogWriter
 from gateway.services.dispatcher import TopicInfo
 from gateway.web.bodies import json_object, parameter, text
 from gateway.web.routes import Call, Handler, Reply, json_reply
@@ -38,6 +39,8 @@ RETRY_AFTER = 5.0  # seconds, where the log does not say
 Done = tuple[dict[str, Any], dict[str, Any]]  # the answer, and what the log says of the call
 
 _log = Logger()
+
+Checks = Mapping[str, tuple[Health, str]]  # by name: how a part is, and why
 
 
 class Sessions(Protocol):
@@ -68,7 +71,8 @@ class Api:
         config: Config,
         sessions: Sessions,
         topics: Topics,
-        reader: LogReader,
+        positioned: Callable[[], bool],
+        health: Callable[[], Checks],
         writer: LogWriter,
         clock: Clock,
         draining: Callable[[], bool],
@@ -80,7 +84,8 @@ class Api:
         self._max_bytes = config.publish.max_bytes
         self._sessions = sessions
         self._topics = topics
-        self._reader = reader
+        self._positioned = positioned
+        self._health = health
         self._writer = writer
         self._clock = clock
         self._draining = draining
@@ -189,9 +194,7 @@ class Api:
         return {"topics": [_topic(info) for info in self._topics.topics()]}, {}
 
     async def _info(self, call: Call) -> Done:
-        checks = {
-            name: {"status": health.value, "reason": why} for name, (health, why) in self._reader.health().items()
-        }
+        checks = {name: {"status": health.value, "reason": why} for name, (health, why) in self._health().items()}
         result = {
             "version": self._version,
             "uptimeSeconds": round(self._clock.seconds() - self._started, 3),
@@ -199,7 +202,7 @@ class Api:
             "registry": "embedded",
             "clients": len(self._sessions.all()),
             "topics": sorted(self._settings),
-            "positioned": self._reader.positioned(),
+            "positioned": self._positioned(),
             "checks": checks,
         }
         return result, {}

@@ -14,8 +14,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.model import Health
-from gateway.ports import Clock, LogReader, LogWriter
-from gateway.web.api import Api, Sessions, Topics
+from gateway.ports import Clock, LogWriter
+from gateway.web.api import Api, Checks, Sessions, Topics
 from gateway.web.routes import Call, Handler, Reply, Routes, Site, json_reply
 
 _BODY_SLACK = 16 * 1024  # bytes of a request's body above publish.maxBytes: its other fields, and escapes
@@ -28,7 +28,8 @@ class HttpParts:
     config: Config
     sessions: Sessions
     dispatcher: Topics
-    reader: LogReader
+    positioned: Callable[[], bool]
+    health: Callable[[], Checks]
     writer: LogWriter
     metrics: Metrics
     registry: CollectorRegistry
@@ -73,8 +74,8 @@ def _health(parts: HttpParts) -> dict[str, dict[str, Handler]]:
 
     async def ready(call: Call) -> Reply:
         # Why a check is not ok is told by /api/info: it names brokers, and these paths are everybody's.
-        checks = {name: health for name, (health, _) in parts.reader.health().items()}
-        checks["positioned"] = Health.OK if parts.reader.positioned() else Health.FAILED
+        checks = {name: health for name, (health, _) in parts.health().items()}
+        checks["positioned"] = Health.OK if parts.positioned() else Health.FAILED
         checks["draining"] = Health.FAILED if parts.draining() else Health.OK
         # An outage of Kafka must not make every process unready while its windows can serve.
         serves = checks["positioned"] is checks["draining"] is Health.OK
@@ -98,7 +99,8 @@ def _operations(parts: HttpParts) -> dict[str, dict[str, Handler]]:
             config,
             parts.sessions,
             parts.dispatcher,
-            parts.reader,
+            parts.positioned,
+            parts.health,
             parts.writer,
             parts.clock,
             parts.draining,

@@ -43,6 +43,12 @@ def enter(gateway: Daemon, text: str) -> int | str:
         return refused.response.status_code
 
 
+def readiness(gateway: Daemon) -> tuple[int, str]:
+    """What ``/readyz`` answers, and how it says the keys are."""
+    status, body = gateway.http("GET", "/readyz")
+    return status, json.loads(body)["checks"]["jwks"]
+
+
 def test_keys_are_fetched_rotated_and_not_fetched_for_everybody(provider: JwksServer, tmp_path: Path) -> None:
     """Nobody would get in; or those with a new key not; or anybody could make the gateway flood the provider (B11)."""
     with daemon(tmp_path, provider.url) as gateway:
@@ -64,6 +70,8 @@ def test_a_provider_that_is_away(provider: JwksServer, tmp_path: Path) -> None:
     port = free_port()
     with daemon(tmp_path, f"http://127.0.0.1:{port}/jwks") as gateway:
         assert enter(gateway, token(OLD)) == 503
+        assert readiness(gateway) == (200, "failed")  # an identity provider that is away must not end every process
         with JwksServer(OLD, port=port):
             until(lambda: enter(gateway, token(OLD)) == "alice", "the keys are fetched")
+        assert readiness(gateway) == (200, "ok")
         assert enter(gateway, token(OLD)) == "alice"

@@ -567,7 +567,7 @@ ELEMENTS: list[tuple[str, object, str, str]] = [
         "kafka.topics",
         ["__consumer_offsets"],
         "[0].name",
-        'found "__consumer_offsets"; allowed: a topic that is not internal to Kafka (those begin with __)',
+        'found "__consumer_offsets"; allowed: a topic that is not internal to Kafka and its tools (__..., _schemas)',
     ),
     (
         "kafka.topics",
