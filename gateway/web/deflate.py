@@ -10,7 +10,7 @@ import re
 
 from autobahn.websocket.compress_deflate import PerMessageDeflate
 
-_WINDOW_BITS = re.compile(r"8|9|1[0-5]")
+_WINDOW_BITS = re.compile(r'("?)(8|9|1[0-5])\1')
 
 
 def negotiate(offers: str) -> str | None:
@@ -41,14 +41,14 @@ def _answer(parameters: list[str]) -> str | None:
     seen: set[str] = set()
     for parameter in parameters:
         name, has_value, value = (part.strip() for part in parameter.partition("="))
-        bits = _WINDOW_BITS.fullmatch(value.removeprefix('"').removesuffix('"'))
+        bits = _WINDOW_BITS.fullmatch(value)
         if name in seen:
             return None
         seen.add(name)
         if name == "server_no_context_takeover" and not has_value:
             answer.append(name)
         elif name == "server_max_window_bits" and bits:
-            answer.append(f"{name}={bits[0]}")
+            answer.append(f"{name}={bits[2]}")
         elif not (name == "client_no_context_takeover" and not has_value) and not (
             name == "client_max_window_bits" and (bits or not has_value)
         ):
