@@ -285,12 +285,14 @@ class KafkaWriter:
     def _failed(self, producer: Any, future: Any, entry: Entry, error: Exception) -> None:
         """In the producer's thread, or in the one that aborts."""
         sent, aborted = self._fate(producer, future)
+        if not (self._trouble and isinstance(error, KafkaTimeoutError)):
+            self._trouble = f"{name_of(error)}: {error}"
         if not sent and self._clock.seconds() < entry.until and not self._stopping.is_set():
             self._waiting[entry.number] = entry
             self._parked.append(entry)
             self._queue.put(None)
         elif not sent:
-            self._answer(entry, _unavailable(f"{name_of(error)}: {error}"))
+            self._answer(entry, _unavailable(self._trouble))
         elif aborted or not isinstance(error, REFUSED):
             self._answer(entry, _unknown(f"{name_of(error)}: {error}"))
         elif isinstance(error, TOO_LARGE):

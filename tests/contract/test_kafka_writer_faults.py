@@ -197,7 +197,7 @@ def test_writing_is_not_allowed_at_all(secure_broker: Broker, threaded_reactor: 
     topic = secure_broker.fresh()
     secure_broker.allow("other", [topic], ["DESCRIBE"])
     settings = secure_kafka_settings(secure_broker, [topic], user="other")
-    with on_kafka(threaded_reactor, settings, Publish(timeout=2.0)) as log:
+    with on_kafka(threaded_reactor, settings, Publish(timeout=5.0)) as log:
         with pytest.raises(PublishError, match="ClusterAuthorizationFailed") as error:
             log.publish(topic, b"v")
         assert error.value.kind is Kind.UNAVAILABLE

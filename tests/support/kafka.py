@@ -192,6 +192,8 @@ class Broker(Cluster):
     def pause(self) -> None:
         """Let it stand still (SIGSTOP): connections stay, nothing is answered."""
         os.kill(self.pid, signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.pid}/task")
+        until(lambda: all(_state(task) == "T" for task in tasks.iterdir()), "it does not stop")
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""
@@ -300,6 +302,10 @@ class Broker(Cluster):
         assert self._process is not None
         self._process.send_signal(how)
         self._process.wait(30)
+
+
+def _state(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def free_port() -> int:
