@@ -161,6 +161,14 @@ class Feed:
             place[partition] = max(place.get(partition, 0), floor)
         return place
 
+    def together(self) -> bool:
+        """Whether all its names are at one place: none has a floor that another one has not reached yet."""
+        every = self.all_floors().values()
+        return all(
+            len({max(self.position.get(partition, 0), floors.get(partition, 0)) for floors in every}) == 1
+            for partition in {partition for floors in every for partition in floors}
+        )
+
     def ahead(self) -> dict[int, int]:
         """Of each partition whose cursor is past what this process has read, that cursor (the highest if several)."""
         found: dict[int, int] = {}

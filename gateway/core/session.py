@@ -7,6 +7,7 @@ has not taken what it was given, or because it came back with a cursor. The disp
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 
@@ -129,4 +130,5 @@ class Session:
 
     def slow_feeds(self) -> Iterable[tuple[Subscription, Feed]]:
         """The topics in which it is behind because it is slow."""
-        return [(sub, sub.slow) for sub in self.subscriptions.values() if sub.slow is not None]
+        subs = self.subscriptions.values()
+        return [(sub, sub.slow) for sub in subs if sub.slow is not None and sub.slow.since < math.inf]

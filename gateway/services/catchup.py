@@ -65,6 +65,8 @@ class CatchUp:
     def stall(self, session: Session, topic: Topic[Session] | None = None, seq: int = 0) -> None:
         """Something waits in the transport, so nothing more is pushed. Of ``topic`` the session was given everything
         below ``seq``, of others everything that was delivered."""
+        if session.state is State.CLOSING:
+            return
         session.stalled = True
         self._stalled.add(session)
         for sub in session.subscriptions.values():
@@ -128,13 +130,13 @@ class CatchUp:
         if sub.slow is not None:
             sub.slow.forget(keys, sub.addresses())
             if not sub.holds():
-                self._parked.get(sub.topic, {}).pop(sub.slow, None)
+                self._done(session, sub, sub.slow)
                 sub.slow = None
         for feed in list(sub.recoveries):
             rest = feed.keys - keys
             feed.forget(keys, sub.topic.addresses(sub.user, feed.whole, rest))
             if not feed.whole and not rest:
-                self._parked.get(sub.topic, {}).pop(feed, None)
+                self._done(session, sub, feed)
                 sub.recoveries.remove(feed)
         self._look_again(session, sub)
         self._settle(session)
@@ -143,9 +145,8 @@ class CatchUp:
         """Nothing of the topic goes to this session any more."""
         if sub.slow is None and sub.holds():
             self.unlisten(session, sub)
-        parked = self._parked.get(sub.topic, {})
         for feed in sub.feeds():
-            parked.pop(feed, None)
+            self._done(session, sub, feed)
         sub.slow, sub.recoveries, sub.whole, sub.keys = None, [], False, set()
         session.subscriptions.pop(sub.topic.name, None)
         self._settle(session)
@@ -160,7 +161,7 @@ class CatchUp:
         """Deliver nothing more."""
         for sub in list(session.subscriptions.values()):
             self.drop(session, sub)
-        session.reading.clear()
+        session.push = _swallow
         self._stalled.discard(session)
         if session.state is State.BEHIND:
             self.behind -= 1
@@ -246,9 +247,7 @@ class CatchUp:
     def _read_some(self, session: Session) -> None:
         if session.stalled or not session.reading:
             return
-        sub, feed = session.reading.popleft()
-        if feed is sub.slow or feed in sub.recoveries:
-            self._advance(session, sub, feed)
+        self._advance(session, *session.reading.popleft())
         self._schedule(session)
         self._settle(session)
 
@@ -280,7 +279,7 @@ class CatchUp:
             self._caught_up(session, sub, feed)
         else:
             out += self._recovered(session, sub, feed, recovery)
-        if feed is sub.slow:
+        if recovery is None:
             self._look_again(session, sub)
         self.send(session, b"".join(out))
 
@@ -295,9 +294,10 @@ class CatchUp:
 
     def _recovered(self, session: Session, sub: Subscription, feed: Feed, recovery: Recovery) -> list[bytes]:
         """Names that recover have been read for up to the topic's position. They are held like others from now on and
-        told RECOVERED, once their place is the topic's: what that tells as position holds for all of them."""
+        told RECOVERED, once they all are at one place, and that is the topic's: its position holds for all of them."""
         topic = sub.topic
-        if topic.window.epoch is None or (sub.holds() and feed.place() != sub.position()):
+        apart = not feed.together() or (sub.holds() and feed.place() != sub.position())
+        if topic.window.epoch is None or apart:
             self._park(session, sub, feed)
             return []
         sub.recoveries.remove(feed)
@@ -319,6 +319,12 @@ class CatchUp:
         for feed in sub.recoveries:
             self.unpark(session, sub, feed)
 
+    def _done(self, session: Session, sub: Subscription, feed: Feed) -> None:
+        """Nothing reads from here any more."""
+        self._parked.get(sub.topic, {}).pop(feed, None)
+        if (sub, feed) in session.reading:
+            session.reading.remove((sub, feed))
+
     def _park(self, session: Session, sub: Subscription, feed: Feed) -> None:
         self._parked.setdefault(sub.topic, {})[feed] = (session, sub)
 
@@ -326,6 +332,11 @@ class CatchUp:
         session.records += len(frames)
         self._metrics.messages_sent["MESSAGE"] += len(frames)
         self._metrics.bytes_sent += sum(map(len, frames))
+
+
+def _swallow(data: bytes) -> bool:
+    """What stands in for the channel's ``push`` once nothing more is to be delivered."""
+    return True
 
 
 def spelt(topic: str, whole: bool, keys: Iterable[str]) -> list[str]:

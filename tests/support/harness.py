@@ -433,10 +433,13 @@ class Client:
         """Code and reason of the close frame that the gateway sent."""
         return self.channel.closed_with
 
-    @property
-    def state(self) -> State:
-        """The session's."""
-        return self.session.state
+    def live(self) -> bool:
+        """Whether its session is pushed to."""
+        return self.session.state is State.LIVE
+
+    def behind(self) -> bool:
+        """Whether its session reads, or cannot be written to."""
+        return self.session.state is State.BEHIND
 
 
 def _decoded(opcode: int, payload: bytes) -> Message:

@@ -97,7 +97,7 @@ def test_disconnect() -> None:
     client.send({"type": "DISCONNECT"})
     client.send({"type": "PING"})
     assert client.closed() == (1000, "") and client.take() == []
-    assert client.state is State.CLOSING and len(client.gateway.topics["news"].listeners) == 0
+    assert client.session.state is State.CLOSING and len(client.gateway.topics["news"].listeners) == 0
 
 
 # --- messages that are no command ---
@@ -556,7 +556,7 @@ def test_behind_by_a_cursor_is_not_too_slow() -> None:
     client.stall()
     gw.run()
     gw.clock.advance(100)
-    assert client.state is State.BEHIND and not gw.sessions.too_slow(client.session, gw.clock.seconds())
+    assert client.behind() and not gw.sessions.too_slow(client.session, gw.clock.seconds())
 
 
 # --- the end ---

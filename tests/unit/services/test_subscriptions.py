@@ -156,6 +156,20 @@ def test_rule_2_topic_and_key_recover_together_where_one_of_them_is_ahead_of_thi
     assert client.offsets() == [0, 2, 3]
 
 
+def test_rule_4_names_at_different_places_are_told_recovered_once_they_are_at_one() -> None:
+    """Its position holds for all of them: a client that has read rooms/2 up to 4 keeps rooms/1 at its own place."""
+    gw = rooms()
+    fill(gw, "1")
+    client = ready(gw.connect(topics="rooms/1,rooms/2", since="rooms/1@0:0;rooms/2@0:4"))
+    assert [m["type"] for m in client.all()] == ["CONNECTED", "MESSAGE"]
+    fill(gw, "1", "2", "2")
+    gw.run()
+    assert [(m["type"], m.get("offset")) for m in client.take()] == [("MESSAGE", 1), ("RECOVERED", None)]
+    assert client.all()[-1]["position"] == {"0": 4}
+    fill(gw, "1", "2")
+    assert client.offsets() == [4, 5]
+
+
 @pytest.mark.parametrize("name", ["rooms/1", "rooms"])
 def test_rule_2_a_name_it_has_already_is_told_the_current_position(name: str) -> None:
     gw = rooms()
@@ -457,7 +471,7 @@ def test_rule_7_a_cursor_ahead_is_live_and_records_below_it_are_not_given() -> N
     told, done = client.take()
     assert told["subscriptions"][0]["position"] == {"0": 4}
     assert (done["type"], done["count"], done["gaps"], done["position"]) == ("RECOVERED", 0, [], {"0": 4})
-    assert client.state.name == "LIVE"
+    assert client.live()
     fill(gw, "1", "1", "1", "1")
     gw.run()
     assert client.offsets() == [4, 5]
