@@ -102,7 +102,7 @@ def test_stop_while_the_broker_answers_nothing(mortal: Broker, threaded_reactor:
             assert time.monotonic() - began < 5
         finally:
             mortal.resume()
-        assert not any(thread.name == "kafka-reader" for thread in threading.enumerate())
+        until(lambda: not any(thread.name == "kafka-reader" for thread in threading.enumerate()), "the thread stays")
 
 
 def test_back_at_another_port(threaded_reactor: ThreadedReactor) -> None:
