@@ -216,10 +216,11 @@ class Gateway:
         limits: Limits | None = None,
         total_bytes: int = 1 << 30,
         clock: FakeClock | None = None,
+        per_user: bool = False,
     ) -> None:
         self.log = log
         self.clock = clock or FakeClock()
-        self.metrics = Metrics(CollectorRegistry(), "test")
+        self.metrics = Metrics(CollectorRegistry(), "test", per_user=per_user)
         envelope, raw = Envelope(), Raw()
         codecs = (envelope, raw)
         made: list[Topic[Session]] = [
