@@ -137,6 +137,8 @@ class Reader:
                 self.given_up[name] = _copy(self.keeper.place(name))
                 del self.held[name]
             self.keeper.left(ended)
+            if not any(parse(name).topic == message["topic"] for name in self.held):
+                self.keeper.topics.pop(message["topic"], None)  # a cursor is of names that one has
         elif kind == "ERROR":
             assert message["code"] in ("bad_since", "invalid_topics"), message
             self.asking.pop(message.get("id", ""), None)
