@@ -28,6 +28,7 @@ AWAITED = 30.0  # s: the longest that anything here may take on a busy machine, 
 
 Message = dict[str, Any]
 Place = tuple[int, int]  # partition, offset
+Records = Callable[[int], Iterable[tuple[str, bytes | None, bytes]]]
 
 
 def gateway(
@@ -260,12 +261,14 @@ def shown(messages: Iterable[Message]) -> dict[int, list[tuple[int, Any]]]:
 
 
 class Steady:
-    """Writes numbers to a topic, about ``rate`` a second, whatever befalls the broker, until ``stop``. By librdkafka:
-    kafka-python's producer leaves sockets behind in an outage."""
+    """Writes to a topic 0, 1, 2 and so on, or what ``records`` gives for these (topic, key and value of each), about
+    ``rate`` a second, whatever befalls the broker, until ``stop``. By librdkafka: kafka-python's producer leaves
+    sockets behind in an outage."""
 
-    def __init__(self, cluster: Cluster, topic: str, rate: float = 100.0) -> None:
+    def __init__(self, cluster: Cluster, topic: str = "", rate: float = 100.0, records: Records | None = None) -> None:
         self.count = 0
-        self._topic, self._pause = topic, 1 / rate
+        self._records = records or (lambda number: [(topic, None, b"%d" % number)])
+        self._pause = 1 / rate
         self._producer = Producer(
             {
                 "bootstrap.servers": cluster.trusted,
@@ -299,7 +302,8 @@ class Steady:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._pause):
-            self._producer.produce(self._topic, b"%d" % self.count)
+            for topic, key, value in self._records(self.count):
+                self._producer.produce(topic, value, key)
             self._producer.poll(0)
             self.count += 1
 
