@@ -112,7 +112,7 @@ class Kafka:
         Whole(0, 10_000_000), 10_000, "how many records a topic a start reads back; the further of the two counts"
     )
     max_pause: float = key(
-        Duration(0.001, 1, "none"), 0.003, "longest pause of the reader between two polls that bring something"
+        Duration(0.001, 1, "none"), 0.003, "the reader's polls begin so far apart, and it pauses no longer between them"
     )
     isolation: Isolation = key(
         Choice[Isolation](("read_committed", "read_uncommitted")), "read_committed", "as Kafka's isolation.level"

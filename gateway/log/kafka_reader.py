@@ -154,14 +154,13 @@ class KafkaReader:
             if self._news:
                 self._news = False
                 self._look(consumer)
-            began = time.monotonic()
+            began, worked = time.monotonic(), time.thread_time()
             polled = self._poll(consumer)
-            now = time.monotonic()
             if polled:
                 self._hand_over(self._events(consumer, polled))
                 told.update(polled)
-            if now - began < IDLE:
-                time.sleep(min(now - began, self._kafka.max_pause))
+            now = time.monotonic()
+            time.sleep(pause(now - began, time.thread_time() - worked, self._kafka.max_pause))
             if now > upkeep:
                 upkeep = now + UPKEEP
                 self._check_alive(consumer)
@@ -354,3 +353,12 @@ class KafkaReader:
             missing = topic.name not in self._seen
             return Health.DEGRADED, "does not exist in Kafka" if missing else "not read yet"
         return Health.OK, f"{len(topic.next)} partitions"
+
+
+def pause(elapsed: float, worked: float, longest: float) -> float:
+    """Seconds between two polls, of which the first took ``elapsed`` and of these worked for ``worked``.
+
+    A fetch costs the same however few records it brings, so polls begin at least ``longest`` apart; and reading never
+    takes more than half of a core. Whoever waited for a record goes on at once.
+    """
+    return max(longest - elapsed, min(worked, longest), 0.0)

@@ -1,0 +1,25 @@
+"""The reader's pace. All else of it is held by tests/contract, with a real broker."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.log.kafka_reader import pause
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "worked", "pauses", "why"),
+    [
+        (0.0005, 0.0005, 0.0025, "many small fetches are made few: a fetch costs the same however little it brings"),
+        (0.25, 0.0004, 0.0004, "a record that was waited for must not make the next one wait"),
+        (0.002, 0.002, 0.002, "half of a core is the most that reading takes"),
+        (0.1, 0.1, 0.003, "a large fetch must not stop reading for long"),
+        (0.003, 0.0, 0.0, "nothing was done, nothing is to be made up for"),
+    ],
+)
+def test_pause(elapsed: float, worked: float, pauses: float, why: str) -> None:
+    assert pause(elapsed, worked, 0.003) == pytest.approx(pauses), why
+
+
+def test_no_pause_where_none_is_wanted() -> None:
+    assert pause(0.001, 0.001, 0.0) == 0.0
