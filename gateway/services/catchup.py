@@ -287,6 +287,7 @@ class CatchUp:
         """A topic that was behind has been read up to its end: it is pushed to again, unless the client is ahead of
         this process, or keys of the whole topic still recover."""
         if feed.ahead() or (sub.whole and sub.recoveries):
+            feed.since = math.inf  # what it waits for is not the client
             self._park(session, sub, feed)
         else:
             sub.slow = None
