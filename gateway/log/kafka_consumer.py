@@ -57,6 +57,8 @@ class Consumer:
         )
         self._fetcher, self._net = self._consumer._fetcher, self._consumer._net
         self._cluster = self._consumer._cluster
+        # The coordinator, which nobody needs without a group, raises before others are called if a topic is hidden.
+        self._cluster._listeners.intersection_update((refreshed,))
         self._states = self._consumer._subscription.assignment
         self._answers: dict[Any, tuple[Collection[TopicPartition], Any]] = {}  # by node, since confirmed() was asked
         self._handle = self._fetcher._handle_fetch_response

@@ -112,6 +112,7 @@ def test_sessions_that_the_broker_ends(secure: Secure) -> None:
     client.quiet()
     until(lambda: set(ready(daemon)[1].values()) == {"ok"}, "all is well", RETRY)
     assert PASSWORD not in daemon.log()
+    assert "Kafka is away" not in daemon.log()
     errors = [line["message"] for line in daemon.log_lines() if line["level"] == "error"]
     assert set(errors) <= {f"Topic {secure.hidden} is not authorized for this client"}  # the library's, ten a minute
 
