@@ -37,7 +37,16 @@ Message = dict[str, Any]
 
 
 class FakeClock(Clock):
-    """Twisted's test clock with a wall."""
+    """Twisted's test clock with a wall. While something is done, ``cost`` seconds of it pass for each push."""
+
+    cost = 0.0
+
+    def step(self) -> None:
+        """Let one thing that is due be done; what comes of it waits."""
+        if self.calls and self.calls[0].getTime() <= self.seconds():
+            call = self.calls.pop(0)
+            call.called = 1
+            call.func(*call.args, **call.kw)
 
     def wall(self) -> float:
         """Seconds since 1970."""
@@ -66,7 +75,8 @@ def frames(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
 class FakeChannel:
     """A connection whose peer reads everything at once, or, while stalled, nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
         self.stalled = False
         self.received = b""  # what has reached the client
         self.waiting = b""  # what the transport has taken and not sent
@@ -82,6 +92,7 @@ class FakeChannel:
             self.late += data
         self.last = data
         self.pushes += 1
+        self._clock.rightNow += self._clock.cost
         self.waiting += data
         self.most_waiting = max(self.most_waiting, len(self.waiting))
         if self.stalled:
@@ -335,7 +346,7 @@ class Gateway:
         """A client that was let in; Refused for what the door would refuse."""
         who = principal(user, grants, expires_at)
         plan = self.sessions.plan(who, topics, since, encoding)
-        channel = FakeChannel()
+        channel = FakeChannel(self.clock)
         channel.stalled = stalled
         session = self.sessions.open(who, plan, channel, "127.0.0.1")
         return Client(self, session, channel)

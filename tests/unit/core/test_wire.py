@@ -192,6 +192,11 @@ def test_a_year_without_four_digits_is_null(ms: int) -> None:
     assert shown == timestamp(ms)
 
 
+def test_what_no_clock_has_is_null() -> None:
+    """A token's exp may be any number."""
+    assert timestamp(10**40) is None and timestamp(-(10**40)) is None
+
+
 def test_neighbours_share_a_second_and_nothing_else() -> None:
     """The last second that was spelt is kept; another one in between must not leak into it."""
     codec = Envelope()

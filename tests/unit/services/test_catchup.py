@@ -47,16 +47,6 @@ def noting(push: Push, name: str, order: list[str]) -> Push:
     return noted
 
 
-def slowed(push: Push, gw: Gateway) -> Push:
-    """``push`` that takes as long as a whole turn of reading may."""
-
-    def slow(data: bytes) -> bool:
-        gw.clock.rightNow += catchup.TURN
-        return push(data)
-
-    return slow
-
-
 # --- slow ---
 
 
@@ -144,8 +134,8 @@ def test_reading_gives_way_to_other_work() -> None:
     for client in clients:
         client.channel.stalled = False
         client.channel.flow()
-        client.session.push = slowed(client.session.push, gw)
         gw.sessions.drained(client.session)
+    gw.clock.cost = catchup.TURN
     between: list[int] = []
     gw.clock.callLater(0, lambda: between.append(sum(len(client.channel.received) for client in clients)))
     gw.run()
@@ -270,6 +260,41 @@ def test_unsubscribe_of_the_last_live_name_while_others_recover() -> None:
     assert client.offsets() == [4, 5]
 
 
+def test_unsubscribe_of_all_that_is_slow_while_another_name_recovers() -> None:
+    gw = serve(topic("rooms", Audience.KEY))
+    client = behind(gw, "rooms/1")
+    publish(gw, "rooms", 3, key="2")
+    client.subscribe("rooms/2", since="rooms/2@0:0")
+    client.unsubscribe("rooms/1")
+    client.drain()
+    assert [(m["type"], m.get("offset")) for m in client.take()] == [
+        ("MESSAGE", 0),
+        ("SUBSCRIBED", None),
+        ("UNSUBSCRIBED", None),
+        *[("MESSAGE", offset) for offset in (1, 2, 3)],
+        ("RECOVERED", None),
+    ]
+    publish(gw, "rooms", key="1")
+    assert client.take() == [] and client.live()
+
+
+def test_unsubscribe_of_all_that_recovers_while_another_name_is_slow() -> None:
+    gw = serve(topic("rooms", Audience.KEY))
+    client = behind(gw, "rooms/1")
+    publish(gw, "rooms", 3, key="2")
+    client.subscribe("rooms/2", since="rooms/2@0:0")
+    client.unsubscribe("rooms/2")
+    publish(gw, "rooms", key="1")
+    client.drain()
+    assert [(m["type"], m.get("offset")) for m in client.take()] == [
+        ("MESSAGE", 0),
+        ("SUBSCRIBED", None),
+        ("UNSUBSCRIBED", None),
+        ("MESSAGE", 4),
+    ]
+    assert client.live() and gw.catch_up.parked() == []
+
+
 def test_names_that_wait_for_a_topic_that_is_behind_go_on_when_it_has_caught_up() -> None:
     """Without another record of it."""
     gw = serve(topic("rooms", Audience.KEY), topic("news"))
@@ -281,6 +306,20 @@ def test_names_that_wait_for_a_topic_that_is_behind_go_on_when_it_has_caught_up(
     told = client.take()
     assert texts(told)[-1] == "RECOVERED" and told[-1]["position"] == {"0": 5}
     assert client.live() and gw.catch_up.parked() == []
+
+
+def test_a_topic_that_has_absorbed_a_key_is_not_pushed_before_the_key_has_recovered() -> None:
+    """Though nothing else of it is left to read. Each read takes a turn, and records come in between."""
+    gw = serve(topic("rooms", Audience.KEY))
+    publish(gw, "rooms", 12, BIG, key="4")
+    client = gw.connect(topics="rooms/4", since="rooms/4@0:0")
+    client.subscribe("rooms")
+    gw.clock.cost = catchup.TURN
+    for turns in (1, 2, 3, 4):
+        gw.clock.callLater(turns * catchup.TURN + 0.001, publish, gw, "rooms", 1, None, "4")
+    gw.run()
+    assert [m["offset"] for m in client.take() if m["type"] == "MESSAGE"] == list(range(16))
+    assert client.live()
 
 
 def test_refresh_that_forbids_a_name_while_behind() -> None:

@@ -21,6 +21,7 @@ from gateway.core.names import parse
 from gateway.core.session import State
 from gateway.errors import Refused
 from gateway.model import Audience, Record
+from gateway.services.catchup import TURN
 from tests.support.harness import Client, CursorKeeper, FakeClock, Gateway, Log, Message, Place, entry, topic
 
 NEWS, MAIL, ROOMS = "news", "mail", "rooms"
@@ -304,6 +305,7 @@ class Delivery(RuleBasedStateMachine):
         self.log.create(MAIL, 1)
         self.log.create(ROOMS, 2)
         self.clock = FakeClock()
+        self.clock.cost = TURN  # each read is a turn of its own
         self.gateways = [self._gateway(), self._gateway()]
         for gateway in self.gateways:
             for name in (NEWS, MAIL, ROOMS):
@@ -400,9 +402,11 @@ class Delivery(RuleBasedStateMachine):
                 for session in list(gateway.sessions.all()):
                     gateway.sessions.position_due(session, self.clock.seconds())
 
-    @rule()
-    def turn(self) -> None:
-        self.clock.advance(0)
+    @rule(times=st.integers(1, 4))
+    def turn(self, times: int) -> None:
+        """So many reads, of whoever is next."""
+        for _ in range(times):
+            self.clock.step()
 
     @rule(which=st.integers(0, 1), warm=st.sampled_from((0, 2, 1000)))
     def restart(self, which: int, warm: int) -> None:
@@ -461,13 +465,19 @@ class Delivery(RuleBasedStateMachine):
         if reader is not None and reader.client is not None and reader.client.channel.waiting:
             reader.client.channel.flow()
             reader.client.gateway.sessions.drained(reader.client.session)
-            self.clock.advance(0)
+            self.clock.step()
 
-    @rule(which=st.integers(0, 3))
-    def drain(self, which: int) -> None:
+    @rule(which=st.integers(0, 3), run=st.booleans())
+    def drain(self, which: int, run: bool) -> None:
+        """It reads everything from now on; ``run``: until nobody has anything more to read."""
         reader = self._here(which)
         if reader is not None and reader.client is not None:
-            _drain(reader.client)
+            if run:
+                _drain(reader.client)
+            else:
+                reader.client.channel.stalled = False
+                reader.client.channel.flow()
+                reader.client.gateway.sessions.drained(reader.client.session)
 
     @rule(which=st.integers(0, 3), names=st.sets(st.sampled_from(NAMES), min_size=1, max_size=3))
     def subscribe(self, which: int, names: set[str]) -> None:
@@ -566,7 +576,7 @@ def _drain(client: Client) -> None:
 
 TestDelivery = Delivery.TestCase
 TestDelivery.settings = settings(
-    max_examples=60,
+    max_examples=150,
     stateful_step_count=60,
     derandomize=True,
     deadline=None,

@@ -250,6 +250,26 @@ def test_rule_2_a_key_that_recovers_goes_on_to_its_recovered_when_the_topic_abso
     assert client.one()["code"] == "invalid_topics", "it is no name of its own any more"
 
 
+def test_rule_2_the_topic_waits_for_keys_of_it_that_recover_though_both_go_on() -> None:
+    """Chunk by chunk, with records of the key meanwhile: it comes from its own place alone until RECOVERED."""
+    gw = rooms()
+    fill(gw, *["4"] * 12, value={"big": BIG})
+    client = gw.connect(topics="rooms/4", since="rooms/4@0:0")
+    client.stall()
+    gw.run()
+    client.subscribe("rooms")
+    for _ in range(8):
+        fill(gw, "4", "2")
+        client.gulp()
+    client.drain()
+    seen = shown(client)
+    assert [offset for key, offset in seen if key == "4"] == [*range(12), *range(12, 28, 2)]
+    assert [offset for key, offset in seen if key == "2"] == [*range(13, 28, 2)]
+    assert [key for key, _ in seen if key == "RECOVERED"] == ["RECOVERED"]
+    fill(gw, "4", "2")
+    assert client.offsets() == [28, 29] and client.live()
+
+
 # --- rule 3 ---
 
 
@@ -571,6 +591,16 @@ def test_rule_7_a_partition_that_this_process_does_not_know_yet() -> None:
     assert client.offsets() == [2]
 
 
+def test_rule_7_a_partition_that_comes_where_the_cursor_is() -> None:
+    """It is live from then on, without a record."""
+    gw = rooms()
+    client = ready(gw.connect(topics="rooms/1", since="rooms/1~e1@0:0,1:5"))
+    assert len(gw.catch_up.parked()) == 1
+    gw.tell(Opened("rooms", "e1", {1: Start(5, 5)}))
+    gw.run()
+    assert gw.catch_up.parked() == [] and len(gw.topics["rooms"].listeners) == 1 and client.live()
+
+
 def test_rule_7_a_partition_that_never_comes() -> None:
     gw = rooms()
     client = ready(gw.connect(topics="rooms/1", since="rooms/1~e1@0:0,7:2"))
@@ -676,6 +706,9 @@ def test_rule_8_a_cursor_waits_for_a_topic_that_cannot_be_read_yet() -> None:
     gw.run()
     (told,) = client.one()["subscriptions"]
     assert told["epoch"] is None
+    gw.advance(60)
+    gw.run()
+    assert client.take() == [], "nothing proves the cursor wrong"
     gw.log.create("rooms")
     for _ in range(3):
         gw.log.append("rooms", key="1")
