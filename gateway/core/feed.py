@@ -52,7 +52,8 @@ class Feed:
     position: dict[int, int]  # the window's at ``seq``: what is missing where the window has moved on
     since: float  # when it fell behind, or came
     recovery: Recovery | None = None  # None: it is here because the client is slow
-    # By key (None: the topic itself) and partition: offsets below are not given. Empty: everything is.
+    # By key (None: the topic itself) and partition: offsets below are not given. Empty: everything is. Names with the
+    # same cursor share one dict, so that a thousand of them cost no more than the client has sent.
     floors: dict[str | None, dict[int, int]] = attrs.Factory(dict)
     cut: bool = False  # it came to a gap, and clients of this encoding cannot be told of one
     doubts: dict[int, float] = attrs.Factory(dict)  # since when the log's end has been below a partition's floor
@@ -61,22 +62,28 @@ class Feed:
         """Find the place that the recovery's cursors name. Again where the topic is opened later, or made anew."""
         recovery, window = self.recovery, self.window
         assert recovery is not None
-        self.seq, self.floors = window.end, {}
-        if window.epoch is None:  # not readable yet: the cursors wait
-            self.floors = {key: dict(cursor.position) for key, cursor in recovery.cursors.items()}
-            return
-        for key, cursor in recovery.cursors.items():
-            floors = dict(cursor.position)
-            if cursor.epoch is not None and cursor.epoch != window.epoch:
-                recovery.gaps += [
-                    Gap(partition, offset, window.starts.get(partition, 0), GapReason.RECREATED)
-                    for partition, offset in cursor.position.items()
-                ]
-                floors = {}
-            recovery.gaps += [gap for gap in window.missing(floors) if floors or gap.partition not in cursor.position]
-            self.floors[key] = floors
-            self.seq = min(self.seq, window.seek(floors))
+        self.seq = window.end
+        shared: dict[int, dict[int, int]] = {}
+        for cursor in recovery.cursors.values():
+            if id(cursor) not in shared:
+                shared[id(cursor)] = self._floor(recovery, cursor)
+        self.floors = {key: shared[id(cursor)] for key, cursor in recovery.cursors.items()}
         self.position = window.position(self.seq)
+
+    def _floor(self, recovery: Recovery, cursor: Cursor) -> dict[int, int]:
+        """Begin no later than this cursor wants, and note what of it is gone."""
+        window, floor = self.window, dict(cursor.position)
+        if window.epoch is None:
+            return floor  # not readable yet: the cursor waits
+        if cursor.epoch not in (None, window.epoch):
+            recovery.gaps += [
+                Gap(partition, offset, window.starts.get(partition, 0), GapReason.RECREATED)
+                for partition, offset in cursor.position.items()
+            ]
+            floor = {}
+        recovery.gaps += [gap for gap in window.missing(floor) if floor or gap.partition not in cursor.position]
+        self.seq = min(self.seq, window.seek(floor))
+        return floor
 
     def recovery_gaps(self) -> list[Gap]:
         """What is known to be missing since the cursors."""
@@ -84,13 +91,14 @@ class Feed:
 
     def all_floors(self) -> dict[str | None, dict[int, int]]:
         """By name the offsets below which it gives nothing; names without a floor too."""
-        bare: dict[str | None, dict[int, int]] = {key: {} for key in ((None,) if self.whole else self.keys)}
-        return bare | self.floors
+        nothing: dict[int, int] = {}
+        names: Collection[str | None] = (None,) if self.whole else self.keys
+        return dict.fromkeys(names, nothing) | self.floors
 
-    def add(self, floors: Mapping[str | None, Mapping[int, int]], addresses: frozenset[str] | None) -> None:
+    def add(self, floors: Mapping[str | None, dict[int, int]], addresses: frozenset[str] | None) -> None:
         """Read for more names from here on; for each the offsets below which it gets nothing."""
         if self.floors or any(floors.values()):
-            self.floors = self.all_floors() | {key: dict(floor) for key, floor in floors.items()}
+            self.floors = self.all_floors() | dict(floors)
         self.addresses, self.whole = addresses, self.whole or None in floors
         self.keys = set() if self.whole else self.keys | {key for key in floors if key is not None}
 
@@ -156,14 +164,15 @@ class Feed:
         if not self.floors:
             return dict(self.position)
         place = dict(self.position)
-        for partition in {partition for floors in self.floors.values() for partition in floors}:
-            floor = min(floors.get(partition, 0) for floors in self.floors.values())
+        every = distinct(self.floors)
+        for partition in {partition for floors in every for partition in floors}:
+            floor = min(floors.get(partition, 0) for floors in every)
             place[partition] = max(place.get(partition, 0), floor)
         return place
 
     def together(self) -> bool:
         """Whether all its names are at one place: none has a floor that another one has not reached yet."""
-        every = self.all_floors().values()
+        every = distinct(self.all_floors())
         return all(
             len({max(self.position.get(partition, 0), floors.get(partition, 0)) for floors in every}) == 1
             for partition in {partition for floors in every for partition in floors}
@@ -172,7 +181,7 @@ class Feed:
     def ahead(self) -> dict[int, int]:
         """Of each partition whose cursor is past what this process has read, that cursor (the highest if several)."""
         found: dict[int, int] = {}
-        for floors in self.floors.values():
+        for floors in distinct(self.floors):
             for partition, floor in floors.items():
                 if floor > max(self.window.nexts.get(partition, 0), found.get(partition, 0)):
                     found[partition] = floor
@@ -180,7 +189,7 @@ class Feed:
 
     def cap(self, ends: Mapping[int, int]) -> None:
         """Lower the floors of these partitions to ``ends``."""
-        for floors in self.floors.values():
+        for floors in distinct(self.floors):
             for partition, end in ends.items():
                 if floors.get(partition, 0) > end:
                     floors[partition] = end
@@ -200,5 +209,10 @@ class Feed:
             if floors is not None and last >= floors.get(entry.partition, 0):
                 return True
         if entry.addresses is None and None not in self.floors:  # a gap for everybody, also for those with keys alone
-            return any(last >= floors.get(entry.partition, 0) for floors in self.floors.values())
+            return any(last >= floors.get(entry.partition, 0) for floors in distinct(self.floors))
         return False
+
+
+def distinct(floors: Mapping[str | None, dict[int, int]]) -> Collection[dict[int, int]]:
+    """What is shared once."""
+    return {id(floor): floor for floor in floors.values()}.values()

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gateway.core import events, names
-from gateway.core.feed import Feed, Recovery, merged
+from gateway.core.feed import Feed, Recovery, distinct, merged
 from gateway.core.session import Session, State, Subscription
 from gateway.core.topic import Topic
 from gateway.errors import Close
@@ -98,11 +98,13 @@ class CatchUp:
         self._behind(session)
         self._schedule(session)
 
-    def hold(self, session: Session, sub: Subscription, added: Mapping[str | None, Place]) -> None:
+    def hold(self, session: Session, sub: Subscription, added: Mapping[str | None, dict[int, int]]) -> None:
         """These names are held from now on: pushed, or read from the topic's position where that is behind. By key
         (None: the topic itself, which absorbs its keys), with the offsets below which it is given nothing."""
         nexts, feed = sub.topic.window.nexts, sub.slow
-        ahead = any(floor > nexts.get(partition, 0) for floors in added.values() for partition, floor in floors.items())
+        ahead = any(
+            floor > nexts.get(partition, 0) for floors in distinct(added) for partition, floor in floors.items()
+        )
         if feed is None and sub.holds():
             self.unlisten(session, sub)
         if feed is None and (ahead or session.stalled or (None in added and sub.recoveries)):

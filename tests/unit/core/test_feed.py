@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.core.content import examine
-from gateway.core.feed import CHUNK, ENTRIES, Feed, Recovery, merged
+from gateway.core.feed import CHUNK, ENTRIES, Feed, Recovery, distinct, merged
 from gateway.core.window import Window
 from gateway.core.wire import Codec, Envelope, Raw
 from gateway.model import Cursor, Gap, GapReason, Record, Start
@@ -162,6 +162,17 @@ def test_a_topic_that_cannot_be_read_yet_keeps_the_cursors() -> None:
     of.open("e1", {0: Start(0, 9)})
     made.begin()
     assert made.recovery_gaps() == [] and made.ahead() == {0: 3}
+
+
+def test_a_thousand_names_with_one_cursor_share_what_it_says() -> None:
+    """A message of 64 KiB may name 1,000 keys and 100 partitions: not 100,000 offsets for each client that sends it."""
+    cursor = Cursor(None, dict.fromkeys(range(100), 5))
+    made = feed(window(9), {str(key): cursor for key in range(1000)}, frozenset(map(str, range(1000))))
+    assert len(distinct(made.floors)) == 1
+    made.add(dict.fromkeys(map(str, range(1000, 2000)), made.place()), None)
+    assert len(distinct(made.floors)) == 2
+    made.cap({99: 3})
+    assert made.ahead().get(99) is None or made.ahead()[99] == 3
 
 
 def test_restart_tells_a_name_that_recovers_and_no_other() -> None:
