@@ -104,7 +104,7 @@ class Client:
         url = daemon.url(token=token, topics=",".join(names), **query)
         self.keeper = keeper or CursorKeeper()
         with ExitStack() as stack:
-            self._socket = stack.enter_context(connect(url, max_size=8 * 1024 * 1024, open_timeout=AWAITED))
+            self._socket = stack.enter_context(connect(url, max_size=8 << 20, open_timeout=AWAITED, close_timeout=1))
             self.hello = self.frame("CONNECTED")
             self._stack = stack.pop_all()
 

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from tests.support.daemon import until
 from tests.support.kafka import free_port
 from tests.support.kafkacase import (
@@ -28,8 +26,6 @@ from tests.support.kafkacase import (
     still,
 )
 from tests.support.proxy import Proxy
-
-pytestmark = pytest.mark.xdist_group("kafka-outages")
 
 PUBLISH = {"timeout": "2s", "maxPending": 10}
 IN_TIME = 2.0 + 1.0  # s until the answer to a publish, on a busy machine

@@ -19,8 +19,6 @@ from tests.support.daemon import Daemon, until
 from tests.support.harness import CursorKeeper
 from tests.support.kafkacase import AWAITED, Client, Steady, TwoWays, down, gateway, in_kafka, read_whole
 
-pytestmark = pytest.mark.xdist_group("kafka-outages")
-
 USERS, ROOMS = ("ann", "bob", "cy"), ("1", "2", "3", "4")
 
 Seen = dict[tuple[str, int], list[tuple[int, Any]]]  # by topic and partition

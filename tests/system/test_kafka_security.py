@@ -26,8 +26,6 @@ from tests.support.kafkacase import (
     shown,
 )
 
-pytestmark = pytest.mark.xdist_group("kafka-security")
-
 SESSION = 5.0  # s until the broker ends a session that has not proved itself again
 RETRY = 45.0  # s within which a right that was given is noticed: every 10 s, on a busy machine
 
@@ -94,6 +92,7 @@ def test_topics_that_may_not_be_read(secure: Secure) -> None:
             broker.write(topic, [b"4"], partition=1)
             assert sorted(client.data(2)) == [3, 4]
             client.quiet()
+        until(lambda: set(ready(daemon)[1].values()) == {"ok"}, "all is well", RETRY)
 
 
 def test_sessions_that_the_broker_ends(secure: Secure) -> None:
@@ -110,7 +109,7 @@ def test_sessions_that_the_broker_ends(secure: Secure) -> None:
     seen += client.messages(sum(map(len, truth.values())) - len(seen))
     assert shown(seen) == truth
     client.quiet()
-    until(lambda: set(ready(daemon)[1].values()) == {"ok"}, "all is well", RETRY)
+    assert ready(daemon)[1]["kafka"] == "ok"
     assert PASSWORD not in daemon.log()
     assert "Kafka is away" not in daemon.log()
     errors = [line["message"] for line in daemon.log_lines() if line["level"] == "error"]

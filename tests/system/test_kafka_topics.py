@@ -28,8 +28,6 @@ from tests.support.kafkacase import (
     topic_info,
 )
 
-pytestmark = pytest.mark.xdist_group("kafka-topics")
-
 KINDS = ("grown", "gone", "fewer", "more", "missing")
 METADATA = 20.0  # s in which a change is noticed: every 10 s, on a busy machine
 

@@ -15,8 +15,6 @@ from tests.support.daemon import Daemon
 from tests.support.kafka import Cluster
 from tests.support.kafkacase import AWAITED, Client, gaps, gateway, position, read_whole
 
-pytestmark = pytest.mark.xdist_group("kafka-values")
-
 MiB = 1024 * 1024
 PLAIN, LARGE, OWN, ROOMS = (f"{kind}-{uuid.uuid4().hex[:12]}" for kind in ("plain", "large", "own", "rooms"))
 DEEP = b"[" * 50_000 + b"]" * 50_000
