@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from tests.support import tokens
 from tests.support.daemon import Config, Daemon, until
-from tests.support.rawclient import Answer, RawClient, upgrade_request
+from tests.support.rawclient import PING, PONG, Answer, RawClient, frame, upgrade_request
 from tests.support.tokens import SECRET
 
 ROW_BYTES = 8 << 20  # the resident set may grow by so much during one test, its peak included
@@ -84,8 +84,12 @@ class Bystander:
         return sum(int(Path(thread).read_text().split()[1]) for thread in self._threads) / 1e9
 
     def _read(self) -> str | None:
-        """One message; the id if it is a PONG."""
-        message = self._client.message()
+        """One frame; the id if it is the answer to a PING. Never waits for more than there is: PINGs come, too."""
+        got = self._client.frame()
+        if got.opcode == PING:
+            self._client.send(frame(PONG, got.payload))
+            return None
+        message = got.json()
         if message["type"] == "MESSAGE":
             self.records.add(message["data"]["n"])
         return str(message["id"]) if message["type"] == "PONG" else None
