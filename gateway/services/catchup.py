@@ -8,9 +8,9 @@ window has moved on it is told so with GAP.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+
+from twisted.logger import Logger
 
 from gateway.core import events, names
 from gateway.core.feed import Feed, Recovery, distinct, merged
@@ -20,8 +20,9 @@ from gateway.errors import Close
 from gateway.metrics import Metrics
 from gateway.model import Gap
 from gateway.ports import Clock
+from gateway.services.turns import Turns
 
-TURN = 0.005  # seconds that reading takes before other work of the reactor gets its turn
+_log = Logger()
 
 Place = Mapping[int, int]
 
@@ -32,8 +33,7 @@ class CatchUp:
     def __init__(self, metrics: Metrics, clock: Clock) -> None:
         self._metrics = metrics
         self._clock = clock
-        self._queue: deque[Session] = deque()
-        self._call: Any = None
+        self._turns = Turns(clock, self._read_some)
         # Feeds that have read all there is and wait for partitions in which their client is ahead of this process.
         self._parked: dict[Topic[Session], dict[Feed, tuple[Session, Subscription]]] = {}
         self._stalled: set[Session] = set()  # something waits in their transports
@@ -228,28 +228,17 @@ class CatchUp:
             self.behind -= 1
 
     def _schedule(self, session: Session) -> None:
-        if session.reading and not session.queued and not session.stalled:
-            session.queued = True
-            self._queue.append(session)
-            if self._call is None:
-                self._call = self._clock.callLater(0, self._turn)
-
-    def _turn(self) -> None:
-        self._call = None
-        until = self._clock.seconds() + TURN
-        while self._queue:
-            session = self._queue.popleft()
-            session.queued = False
-            self._read_some(session)
-            if self._clock.seconds() >= until:
-                break
-        if self._queue and self._call is None:
-            self._call = self._clock.callLater(0, self._turn)
+        if session.reading and not session.stalled:
+            self._turns.add(session)
 
     def _read_some(self, session: Session) -> None:
         if session.stalled or not session.reading:
             return
-        self._advance(session, *session.reading.popleft())
+        try:
+            self._advance(session, *session.reading.popleft())
+        except Exception:  # a fault of ours ends one connection, not the turns of all the others
+            _log.failure("reading for a session failed")
+            self.end(session, Close.INTERNAL)
         self._schedule(session)
         self._settle(session)
 

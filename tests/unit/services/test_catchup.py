@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from twisted.logger import capturedLogs
 
 from gateway.core.feed import CHUNK
 from gateway.core.names import parse
 from gateway.errors import Close
 from gateway.model import Audience, Encoding
-from gateway.services import catchup
+from gateway.services.turns import TURN
 from tests.support.harness import Client, Gateway, Log, Message, principal, serve, topic
 
 Push = Callable[[bytes], bool]
@@ -135,7 +136,7 @@ def test_reading_gives_way_to_other_work() -> None:
         client.channel.stalled = False
         client.channel.flow()
         gw.sessions.drained(client.session)
-    gw.clock.cost = catchup.TURN
+    gw.clock.cost = TURN
     between: list[int] = []
     gw.clock.callLater(0, lambda: between.append(sum(len(client.channel.received) for client in clients)))
     gw.run()
@@ -314,9 +315,9 @@ def test_a_topic_that_has_absorbed_a_key_is_not_pushed_before_the_key_has_recove
     publish(gw, "rooms", 12, BIG, key="4")
     client = gw.connect(topics="rooms/4", since="rooms/4@0:0")
     client.subscribe("rooms")
-    gw.clock.cost = catchup.TURN
+    gw.clock.cost = TURN
     for turns in (1, 2, 3, 4):
-        gw.clock.callLater(turns * catchup.TURN + 0.001, publish, gw, "rooms", 1, None, "4")
+        gw.clock.callLater(turns * TURN + 0.001, publish, gw, "rooms", 1, None, "4")
     gw.run()
     assert [m["offset"] for m in client.take() if m["type"] == "MESSAGE"] == list(range(16))
     assert client.live()
@@ -538,6 +539,27 @@ def test_another_session_closed_from_within_a_push() -> None:
     first.session.push = ending
     publish(gw, "news")
     assert [len(client.take()) for client in (first, second, third)] == [2, 1, 2]
+
+
+def test_a_fault_of_ours_while_reading_ends_one_session_and_no_other() -> None:
+    gw = serve(topic("news"))
+    victim, other = behind(gw), behind(gw)
+    publish(gw, "news", 3)
+
+    def broken(data: bytes) -> bool:
+        raise RuntimeError("a fault")
+
+    victim.session.push = broken
+    for client in (victim, other):
+        client.channel.stalled = False
+        client.channel.flow()
+        gw.sessions.drained(client.session)
+    with capturedLogs() as lines:
+        gw.run()
+    assert [line["log_failure"].type for line in lines] == [RuntimeError]
+    assert victim.closed() == (1011, "") and other.offsets()[-1] == 4
+    victim.hang_up()
+    nothing_left(gw, victim)
 
 
 def test_end_while_its_turn_to_read_is_due() -> None:

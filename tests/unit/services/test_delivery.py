@@ -21,7 +21,7 @@ from gateway.core.names import parse
 from gateway.core.session import State
 from gateway.errors import Refused
 from gateway.model import Audience, Record
-from gateway.services.catchup import TURN
+from gateway.services.turns import TURN
 from tests.support.harness import Client, CursorKeeper, FakeClock, Gateway, Log, Message, Place, entry, topic
 
 NEWS, MAIL, ROOMS = "news", "mail", "rooms"
@@ -162,7 +162,18 @@ class Reader:
             for name in sub["names"]:
                 self._began(name, self.connecting.get(name), sub, again=True)
         told = {name for sub in message["subscriptions"] for name in sub["names"]}
+        for held in self.held.values():
+            if held.name not in told and ROOMS in told:
+                self._absorb(held, self.held[ROOMS])
         self.held = {name: held for name, held in self.held.items() if name in told}
+
+    def _absorb(self, key: Held, whole: Held) -> None:
+        """What the client had of a key it has of the topic now."""
+        for record in self._written.values():
+            if key in self._matching(record) and (_has(key, record) or _told(record, [key]) or _got(record, [key])):
+                for segment in whole.segments:
+                    if segment.epoch == record.epoch:
+                        segment.seen.add((record.partition, record.offset))
 
     def _subscribed(self, message: Message) -> None:
         cursors = self.asking[message["id"]]
@@ -266,26 +277,45 @@ class Reader:
         cursor = self.keeper.place(held.name).cursor
         for record in self._written.values():
             matching = self._matching(record)
-            if record.epoch != segment.epoch or held not in matching or any(other.recovering for other in matching):
+            if record.epoch != segment.epoch or held not in matching or any(_has(other, record) for other in matching):
                 continue  # a key that recovers within the whole topic has a place of its own
-            at = record.partition, record.offset
             if segment.end is not None:
                 due = record.offset < segment.end.get(record.partition, 0)
             else:
                 due = final or record.offset < cursor.get(record.partition, 0)
-            if due and record.offset >= segment.start.get(record.partition, 0) and not _seen(at, segment, matching):
-                told = any(p == record.partition and first <= record.offset < to for p, first, to in segment.told)
-                assert told, f"{self.user} has {held.name}, and neither got nor was told of {record}; {held}"
+            if due and record.offset >= segment.start.get(record.partition, 0):
+                assert _got(record, matching) or _told(record, matching), (
+                    f"{self.user} has {held.name}, and neither got nor was told of {record}; {held}"
+                )
 
     def names(self) -> list[str]:
         """What it asks for when it comes back."""
         return [held.name for held in self.held.values() if not held.absorbed]
 
 
-def _seen(at: tuple[int, int], segment: Segment, matching: list[Held]) -> bool:
+def _has(held: Held, record: Written) -> bool:
+    """Recovering, it is looked at by itself; and what is below the cursor with which it came the client has."""
+    return held.recovering or (
+        held.absorbed
+        and held.asked is not None
+        and held.now.epoch == record.epoch
+        and record.offset < held.asked.cursor.get(record.partition, 0)
+    )
+
+
+def _got(record: Written, matching: list[Held]) -> bool:
     """A record of a key may have come for the key, and not again for the topic that absorbed it."""
-    return at in segment.seen or any(
-        at in other.seen for held in matching for other in held.segments if other.epoch == segment.epoch
+    at = record.partition, record.offset
+    return any(at in segment.seen for held in matching for segment in held.segments if segment.epoch == record.epoch)
+
+
+def _told(record: Written, matching: list[Held]) -> bool:
+    return any(
+        partition == record.partition and first <= record.offset < to
+        for held in matching
+        for segment in held.segments
+        if segment.epoch == record.epoch
+        for partition, first, to in segment.told
     )
 
 
