@@ -167,7 +167,8 @@ class Feed:
         every = distinct(self.floors)
         for partition in {partition for floors in every for partition in floors}:
             floor = min(floors.get(partition, 0) for floors in every)
-            place[partition] = max(place.get(partition, 0), floor)
+            if floor > place.get(partition, 0):
+                place[partition] = floor
         return place
 
     def together(self) -> bool:

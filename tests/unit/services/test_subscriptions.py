@@ -609,6 +609,18 @@ def test_rule_7_a_partition_that_never_comes() -> None:
     assert client.one()["gaps"] == [{"partition": 7, "from": 2, "to": 0, "reason": "recreated"}]
 
 
+@pytest.mark.parametrize("offset", [0, 2])
+def test_rule_7_a_partition_that_never_comes_does_not_keep_a_name_from_its_neighbours(offset: int) -> None:
+    gw = rooms()
+    client = ready(gw.connect(topics="rooms/1"))
+    client.subscribe("rooms/2", since=f"rooms/2~e1@0:0,7:{offset}")
+    gw.advance(17)
+    gw.run()
+    told = client.take()
+    assert [m["type"] for m in told] == ["SUBSCRIBED", "RECOVERED"] and told[-1]["position"] == {"0": 0}
+    assert len(told[-1]["gaps"]) == (offset > 0)
+
+
 # --- rule 8 ---
 
 
