@@ -533,9 +533,10 @@ class Delivery(RuleBasedStateMachine):
         ),
         parts=st.lists(st.sampled_from((0.0, 0.3, 0.7, 1.0)), min_size=3, max_size=3),
         bare=st.booleans(),
+        unknown=st.sampled_from((None, None, None, 0, 3)),
     )
-    def subscribe_from(self, which: int, names: list[str], parts: list[float], bare: bool) -> None:
-        """With a cursor into what the log had at any time."""
+    def subscribe_from(self, which: int, names: list[str], parts: list[float], bare: bool, unknown: int | None) -> None:
+        """With a cursor into what the log had at any time, or into a partition that it has not."""
         reader = self._here(which)
         if reader is None:
             return
@@ -547,6 +548,8 @@ class Delivery(RuleBasedStateMachine):
                 for partition, at in self.log.partitions[name].items()
                 if partition == 0 or parts[partition] > 0.2
             }
+            if unknown is not None:
+                cursor[9] = unknown
             cursors[asked] = Place(None if bare else self.log.epochs[name], cursor)
         reader.subscribe(names, cursors)
 
