@@ -5,7 +5,8 @@ Every session has a :class:`Pulse` that says when it is to be looked at next. Fo
 
 - *pong*: a PONG proves that everything before its PING was read, so a client has a second more for each KiB that went
   to it between the last PING it answered and this one;
-- *host gone*: packets are in flight and none is acknowledged; a reader that only stands still has none in flight;
+- *host gone*: packets are in flight and none is acknowledged; a reader that only stands still has none in flight, but
+  for the moment when its window opens, however long it was closed;
 - *lag*: something waits and nothing is acknowledged, or a topic is behind by slowness without catching up.
 
 Time here is *awake* time: what passes while the process is stopped (SIGSTOP, a suspended machine) or the reactor hangs
@@ -83,6 +84,7 @@ class Pulse:
     answered_at: int = 0  # the same for the last PING that has its PONG
     acked: int = 0  # bytes acknowledged, as last seen
     acked_since: float = 0.0  # when that last grew
+    flying_since: float = NEVER  # since when packets have been seen in flight without any being acknowledged
     waiting: bool = False  # bytes wait in the transport
     warned: float | None = None  # ``expires_at`` of the token whose end was announced
 
@@ -214,11 +216,12 @@ class KeepAlive:
 
     def _send_ping(self, pulse: Pulse, channel: Channel, now: float) -> None:
         pulse.pinged = pulse.acked_since = now
-        progress = channel.progress()
-        pulse.acked, pulse.pinged_at = progress.acked, progress.sent
         pulse.payload = self._payload
         pulse.next_ping = now + self._ping_interval
         channel.push(self._ping)
+        progress = channel.progress()
+        pulse.acked, pulse.pinged_at = progress.acked, progress.sent
+        pulse.flying_since = now if progress.in_flight else NEVER  # else it lies in our kernel
 
     def _in_trouble(self, pulse: Pulse, session: Watched, now: float) -> bool:
         late = pulse.pinged is not None and now - pulse.pinged >= self._ping_timeout
@@ -227,14 +230,17 @@ class KeepAlive:
     def _given_up(self, pulse: Pulse, session: Watched, channel: Channel, now: float) -> bool:
         """The three clocks. True: the session is closed."""
         progress = channel.progress()
+        if not progress.in_flight:
+            pulse.flying_since = NEVER
+        elif progress.acked != pulse.acked or pulse.flying_since == NEVER:
+            pulse.flying_since = now
         if progress.acked != pulse.acked:
             pulse.acked, pulse.acked_since = progress.acked, now
-        quiet = now - pulse.acked_since
-        if progress.in_flight and quiet >= self._ping_timeout and (pulse.waiting or pulse.pinged is not None):
+        if now - pulse.flying_since >= self._ping_timeout:
             self._sessions.close(session, Close.NO_PONG, "host is gone")
             channel.abort()
             return True
-        if pulse.waiting and quiet >= self._max_lag:
+        if pulse.waiting and now - pulse.acked_since >= self._max_lag:
             self._sessions.close(session, Close.TOO_SLOW, "nothing was read for too long")
             return True
         if self._sessions.too_slow(session, self._awake(session.slow_since)):

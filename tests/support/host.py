@@ -46,7 +46,8 @@ class Host:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ip("netns", "del", self._name)  # the cable goes with it
+        subprocess.run(["ip", "link", "del", self._name], check=False, timeout=10)  # with its other end
+        self._ip("netns", "del", self._name)
 
     def run(self, make: Any, *args: Any, **options: Any) -> Any:
         """What ``make`` returns, called over there: in a thread, which alone changes over."""

@@ -243,8 +243,8 @@ def test_a_host_that_is_gone_is_aborted() -> None:
     world = World()
     client = world.client(reads=False)
     client.take(1 << 20)
-    world.until_pinged(client)
     client.progressed = client.progressed._replace(in_flight=1)
+    world.until_pinged(client)
     world.run(TIMEOUT + 2)
     assert client.ended is not None
     assert client.ended[1] is Close.NO_PONG
@@ -273,6 +273,32 @@ def test_a_host_that_acknowledges_is_there() -> None:
         client.take(1000)
         world.run(1)
     assert client.ended is None
+
+
+def test_a_window_that_opens_after_long_is_no_host_that_is_gone() -> None:
+    """A slow reader: nothing leaves for longer than the time-out, then something is in flight, for one round trip."""
+    world = World()
+    client = world.client()
+    client.stall()
+    for _ in range(3):
+        world.run(TIMEOUT + 5)
+        client.progressed = client.progressed._replace(in_flight=2)
+        world.run(1.5)  # it is looked at just then
+        client.take(2000)
+        client.progressed = client.progressed._replace(in_flight=0)
+    assert client.lives()
+
+
+def test_neither_is_a_window_that_opens_with_a_ping_behind_it() -> None:
+    """The PING lay in our kernel all the while; the first look at it falls into the round trip."""
+    world = World()
+    client = world.client(reads=False)
+    client.take(100 * 1024)
+    world.until_pinged(client)
+    world.run(TIMEOUT - 1)
+    client.progressed = client.progressed._replace(in_flight=2)
+    world.run(2)
+    assert client.lives()
 
 
 def test_an_old_acknowledgement_does_not_start_the_clock() -> None:

@@ -367,7 +367,7 @@ def test_what_is_pushed_to_a_closed_connection_is_swallowed(edge: Edge) -> None:
     assert edge.call(channel.answer, server_frame(b"late")) is True
     edge.call(channel.close, Close.NORMAL)
     edge.call(channel.abort)
-    assert edge.call(channel.progress) == (0, 0, 0, False)
+    assert edge.call(channel.progress) == (0, 0, 0, False, 0)
 
 
 # Bounds
