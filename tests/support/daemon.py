@@ -116,10 +116,14 @@ class Daemon:
     def start(self, *, ready: bool = True) -> Self:
         """Write the configuration and start; ``ready=False`` waits only until the port answers."""
         self.launch()
-        if ready:
-            self.wait_ready()
-        else:
-            self.wait_listening()
+        try:
+            if ready:
+                self.wait_ready()
+            else:
+                self.wait_listening()
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def launch(self) -> None:
