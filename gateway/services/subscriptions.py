@@ -163,8 +163,9 @@ class Subscriptions:
     def _take(self, session: Session, sub: Subscription, new: Sequence[Name]) -> None:
         """Names from now on, or from where the topic is for a session that is behind, or ahead of this process."""
         at = sub.slow.place() if sub.slow is not None and sub.slow.floors else {}
-        for partition, live in sub.topic.warm_until.items():
-            at[partition] = max(at.get(partition, 0), live)
+        for later in (sub.topic.warm_until, *(feed.ahead() for feed in sub.recoveries)):
+            for partition, offset in later.items():
+                at[partition] = max(at.get(partition, 0), offset)
         self._catch_up.hold(session, sub, dict.fromkeys([name.key for name in new], at))
 
     def _leave(self, session: Session, topic: str, asked: Sequence[Name]) -> list[str]:

@@ -118,6 +118,18 @@ def test_rule_1_a_name_taken_at_latest_joins_a_topic_that_is_ahead_at_its_positi
     assert shown(client) == [("1", 4), ("2", 5)]
 
 
+def test_rule_1_a_name_taken_at_latest_beside_names_that_recover_ahead_of_this_process() -> None:
+    """Before RECOVERED as after it: what the client keeps as cursor of the topic is what those names had."""
+    gw = rooms()
+    fill(gw, "1", "2")
+    client = gw.connect(topics="rooms/1", since="rooms/1~e1@0:4")
+    client.subscribe("rooms")
+    assert client.take()[-1]["position"] == {"0": 4}
+    fill(gw, "1", "2", "1", "2")
+    gw.run()
+    assert shown(client) == [("RECOVERED", -1), ("1", 4), ("2", 5)]
+
+
 def test_rule_1_several_topics_have_a_position_each() -> None:
     gw = serve(topic("a"), topic("b"))
     fill(gw, None, None, name="a")
