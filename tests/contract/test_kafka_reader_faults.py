@@ -457,11 +457,11 @@ def test_a_wrong_password(secure_broker: Broker, threaded_reactor: ThreadedReact
 def test_a_hidden_topic_keeps_no_metadata_from_the_reader(secure_broker: Broker) -> None:
     """kafka-python tells its listeners in no certain order, and one of its own raises where a topic is hidden; a reader
     that is not told takes Kafka for dead every 15 s. As the order changes from one consumer to the next: several."""
-    hidden = secure_broker.fresh()
+    topics = [secure_broker.fresh(), secure_broker.fresh()]
+    settings = secure_kafka_settings(secure_broker, topics)
     for _ in range(8):
         looks: list[object] = []
-        settings = secure_kafka_settings(secure_broker, [hidden])
-        with closing(Consumer(settings, kafka_client.Connecting(), [hidden], looks.append)) as consumer:
+        with closing(Consumer(settings, kafka_client.Connecting(), topics, looks.append)) as consumer:
             before = len(looks)
             consumer.refresh()
             assert len(looks) > before
