@@ -184,26 +184,29 @@ def test_input_whose_answers_are_never_read_ends_too(target: Target) -> None:
 # Gone
 
 
-@pytest.mark.parametrize("state", ["idle", "live", "with-much-unread", "behind"])
-def test_a_host_that_is_gone(state: str, tmp_path: Path) -> None:
-    """Nothing it has is acknowledged any more, and no reset comes: cut after a ping's interval and timeout. What lies
-    unread over there would buy a living client a minute and more."""
-    with Host() as host, ExitStack() as stack:
-        target = stack.enter_context(Target(config(host=host.ours), tmp_path))
-        stack.enter_context(target.guarded())
+def test_a_host_that_is_gone(tmp_path: Path) -> None:
+    """Nothing it has is acknowledged any more, and no reset comes: its clients are cut after a ping's interval and
+    timeout, idle or not. What lies unread over there would buy a living client a minute and more."""
+    with Host() as host, Target(config(host=host.ours), tmp_path) as target, target.guarded(), ExitStack() as stack:
         address = target.daemon.host, target.daemon.port
-        client = stack.enter_context(host.run(Reader, address, receive_buffer=4096 if state == "behind" else None))
-        assert client.upgrade(path(target, topics="deep")).status == 101
-        if state in ("with-much-unread", "behind"):
-            burst(target.daemon, "deep", 10_000, 6)
-            until(lambda: behind(target) == (state == "behind"), "as it should be")
+
+        def connected(topics: str, receive_buffer: int | None = None) -> None:
+            client = stack.enter_context(host.run(Reader, address, receive_buffer=receive_buffer))
+            assert client.upgrade(path(target, topics=topics)).status == 101
+
+        connected("")  # idle
+        connected("small")  # has something sent when it is gone
+        connected("deep")  # has much unread
+        connected("deep", 4096)  # is behind
+        burst(target.daemon, "deep", 10_000, 6)
+        until(lambda: behind(target) == 1, "one is behind")
         host.vanish()
         gone = time.monotonic()
-        if state != "idle":
-            burst(target.daemon, "deep", 100, 1)
-        until(lambda: closed_with(target, 4502), "it is cut")
+        burst(target.daemon, "small", 100, 1)
+        until(lambda: closed_with(target, 4502) >= 3, "those who were not behind are cut")
         assert time.monotonic() - gone <= PING_INTERVAL + PING_TIMEOUT + LOOKS
-        assert connections(target) == 1
+        until(lambda: connections(target) == 1, "so is the one who was, by whichever clock")
+        assert time.monotonic() - gone <= MAX_LAG + WRITE_TIMEOUT + LOOKS
 
 
 def test_a_client_that_stands_still_is_not_taken_for_gone(target: Target) -> None:
@@ -221,7 +224,7 @@ def test_a_client_that_stands_still_is_not_taken_for_gone(target: Target) -> Non
 
 def test_connections_have_an_age(tmp_path: Path) -> None:
     """``connections.maxAge``: 1001 for each, spread by a fifth, so that they do not come back together."""
-    with Target({"connections": {"maxAge": "2s"}}, tmp_path) as target, ExitStack() as stack:
+    with Target({"connections": {"maxAge": "1s"}}, tmp_path) as target, ExitStack() as stack:
         target.bystander.stop()  # it is of that age, too
         started = time.monotonic()
         clients = [stack.enter_context(session(target)) for _ in range(20)]
@@ -232,9 +235,9 @@ def test_connections_have_an_age(tmp_path: Path) -> None:
 
         with ThreadPoolExecutor(20) as pool:
             ages = sorted(pool.map(lasted, clients))
-        assert ages[0] > 1.5
-        assert ages[-1] < 2.4 + 1.5
-        assert ages[-1] - ages[0] > 0.2
+        assert ages[0] > 0.7
+        assert ages[-1] < 1.2 + LOOKS
+        assert ages[-1] - ages[0] > 0.1
 
 
 # Too many for the process
