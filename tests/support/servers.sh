@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need beside Python: Java and Maven (the broker), Node.js (the example client), and promtool,
-# which is taken out of Debian's package into the folder $1, since the server in the package is not wanted.
+# Installs what the tests need beside Python: Java and Maven (the broker), Node.js (the example client), iproute2 (a
+# machine that is gone), and promtool, which is taken out of Debian's package into the folder $1, since the server in the package is not wanted.
 # Does nothing where all of it is there. Without root and apt it says what is missing; the tests that need it say so too.
 set -eu
 into=$1
@@ -10,6 +10,7 @@ want java openjdk-17-jre-headless
 want mvn maven
 want node nodejs
 want npm npm
+want ip iproute2
 promtool=''
 command -v promtool >/dev/null 2>&1 || promtool=prometheus
 [ -n "$missing$promtool" ] || exit 0
