@@ -131,6 +131,17 @@ def test_an_idle_log_gives_a_record_at_once(make: Make) -> None:
     assert min(late) < 0.2
 
 
+def test_how_long_ago_the_log_was_heard(make: Make) -> None:
+    """By this a cursor above the log's end is judged (rule 7); an idle partition is heard, too, and one that is not
+    there is known not to be."""
+    log, topic = make(1)
+    assert log.reactor.run(log.reader.heard, topic, 0) <= log.reactor.seconds()
+    log.read()
+    now = log.reactor.seconds()
+    until(lambda: log.reader.heard(topic, 0) > now, "an idle partition is never heard")
+    until(lambda: log.reader.heard(topic, 1) > 0, "nothing is known of a partition that is not there")
+
+
 def test_too_large(make: Make) -> None:
     """Told as such, by the log's own limit; the next record is not held up."""
     log, topic = make(1)
