@@ -55,6 +55,7 @@ class Feed:
     # By key (None: the topic itself) and partition: offsets below are not given. Empty: everything is. Names with the
     # same cursor share one dict, so that a thousand of them cost no more than the client has sent.
     floors: dict[str | None, dict[int, int]] = attrs.Factory(dict)
+    told: int = 0  # gaps among the frames that were read last
     cut: bool = False  # it came to a gap, and clients of this encoding cannot be told of one
     doubts: dict[int, float] = attrs.Factory(dict)  # since when the log's end has been below a partition's floor
 
@@ -123,7 +124,7 @@ class Feed:
         else:
             found = list(window.addressed(self.seq, stop, self.addresses, ENTRIES))
         frames: list[bytes] = []
-        size = 0
+        size = self.told = 0
         for entry in found:
             frame = b""
             elsewhere = others and entry.addresses and entry.addresses[0] in others
@@ -141,6 +142,8 @@ class Feed:
             if frame:
                 frames.append(frame)
                 size += len(frame)
+                if entry.gap is not None:
+                    self.told += 1
                 if recovery is not None:
                     recovery.count += 1
             self.seq = entry.seq + 1

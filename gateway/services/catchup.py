@@ -181,11 +181,15 @@ class CatchUp:
     def tell_gaps(self, session: Session, sub: Subscription, frame: bytes, gaps: int) -> None:
         """Send such a frame; ``gaps``: how many it tells of."""
         if session.codec.tells_gaps:
-            sub.topic.metrics.gaps += gaps
-            self._metrics.messages_sent["GAP"] += 1
+            self.count_gaps(sub.topic, gaps, 1)
             self.send(session, frame)
         else:
             self.cut(session)
+
+    def count_gaps(self, topic: Topic[Session], gaps: int, frames: int) -> None:
+        """So many gaps of the topic are told to clients, by so many GAPs."""
+        topic.metrics.gaps += gaps
+        self._metrics.messages_sent["GAP"] += frames
 
     def parked(self) -> list[tuple[Topic[Session], Feed, Session, Subscription]]:
         """Feeds whose client is ahead of this process."""
@@ -253,12 +257,13 @@ class CatchUp:
         if recovery is not None:
             recovery.gaps = gaps
         elif lost:
-            sub.topic.metrics.gaps += len(lost)
-            self._metrics.messages_sent["GAP"] += 1
+            self.count_gaps(sub.topic, len(lost), 1)
             out.append(self.gap(session, sub, lost))
         stop = max(feed.seq, sub.topic.delivered if feed is sub.slow or sub.slow is None else sub.slow.seq)
         frames = feed.read(stop, sub.recovering_keys() if feed is sub.slow else ())
-        self._count(session, frames)
+        self._count(session, frames, feed.told)
+        if feed.told:
+            self.count_gaps(sub.topic, feed.told, feed.told)
         out += frames
         if feed.cut:
             session.push(b"".join(out))
@@ -320,9 +325,9 @@ class CatchUp:
     def _park(self, session: Session, sub: Subscription, feed: Feed) -> None:
         self._parked.setdefault(sub.topic, {})[feed] = (session, sub)
 
-    def _count(self, session: Session, frames: Sequence[bytes]) -> None:
+    def _count(self, session: Session, frames: Sequence[bytes], gaps: int) -> None:
         session.records += len(frames)
-        self._metrics.messages_sent["MESSAGE"] += len(frames)
+        self._metrics.messages_sent["MESSAGE"] += len(frames) - gaps
         self._metrics.bytes_sent += sum(map(len, frames))
 
 

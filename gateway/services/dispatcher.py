@@ -161,23 +161,26 @@ class Dispatcher:
 
     def _push_runs(self, topic: Topic[Session], gathered: dict[Session, list[Entry]]) -> int:
         view, sent, size = topic.window.view, 0, 0
-        joined: dict[tuple[int, int], bytes] = {}  # by run and encoding: what several sessions share is joined once
+        # By run and encoding: what several sessions share is joined once. With it, how many of the frames tell a gap.
+        joined: dict[tuple[int, int], tuple[bytes, int]] = {}
         for session, run in gathered.items():
-            codec = session.codec
+            codec, gaps = session.codec, 0
             if len(run) == 1 and run[0].gap is None:
                 data = view(run[0], codec)
             else:
                 shared = joined.get((id(run), codec.slot))
                 if shared is None:
-                    frames = [view(entry, codec) for entry in run]
-                    if sum(map(len, frames)) > CHUNK or (not codec.tells_gaps and any(entry.gap for entry in run)):
+                    frames, gaps = [view(entry, codec) for entry in run], _gaps(run)
+                    if sum(map(len, frames)) > CHUNK or (gaps and not codec.tells_gaps):
                         sent += self._send(topic, (session,), run, codec)
                         continue
-                    shared = joined[id(run), codec.slot] = b"".join(frames)
-                data = shared
+                    shared = joined[id(run), codec.slot] = b"".join(frames), gaps
+                data, gaps = shared
             if data:
-                sent += len(run)
+                sent += len(run) - gaps
                 size += len(data)
+                if gaps:
+                    self._catch_up.count_gaps(topic, gaps, gaps)
                 session.records += len(run)
                 if not session.push(data):
                     self._catch_up.stall(session, topic, run[-1].seq + 1)
@@ -191,13 +194,15 @@ class Dispatcher:
         one piece is all that ever waits for it."""
         cut = None if codec.tells_gaps else next((i for i, entry in enumerate(entries) if entry.gap), None)
         sent = 0
-        for data, count, seq in _pieces(topic, entries[:cut], codec):
+        for data, count, gaps, seq in _pieces(topic, entries[:cut], codec):
             stalled = []
             for session in sessions:
                 session.records += count
                 if not session.push(data):
                     stalled.append(session)
-            sent += count * len(sessions)
+            sent += (count - gaps) * len(sessions)
+            if gaps:
+                self._catch_up.count_gaps(topic, gaps * len(sessions), gaps * len(sessions))
             self._metrics.bytes_sent += len(data) * len(sessions)
             for session in stalled:
                 self._catch_up.stall(session, topic, seq)
@@ -247,18 +252,24 @@ class Dispatcher:
         self._changes.opened(topic, warm, first=before is None)
 
 
-def _pieces(topic: Topic[Session], entries: Sequence[Entry], codec: Codec) -> Iterator[tuple[bytes, int, int]]:
-    """Frames joined up to CHUNK bytes, or one; how many; and the seq behind them."""
+def _gaps(entries: Iterable[Entry]) -> int:
+    return sum([entry.gap is not None for entry in entries])
+
+
+def _pieces(topic: Topic[Session], entries: Sequence[Entry], codec: Codec) -> Iterator[tuple[bytes, int, int, int]]:
+    """Frames joined up to CHUNK bytes, or one; how many, and how many of these tell a gap; the seq behind them."""
     frames: list[bytes] = []
-    size = 0
+    size = gaps = 0
     view = topic.window.view
     for entry in entries:
         frame = view(entry, codec)
         if frames and size + len(frame) > CHUNK:
-            yield b"".join(frames), len(frames), entry.seq
-            frames, size = [], 0
+            yield b"".join(frames), len(frames), gaps, entry.seq
+            frames, size, gaps = [], 0, 0
         if frame:
             frames.append(frame)
             size += len(frame)
+            if entry.gap is not None:
+                gaps += 1
     if frames:
-        yield b"".join(frames), len(frames), entries[-1].seq + 1
+        yield b"".join(frames), len(frames), gaps, entries[-1].seq + 1

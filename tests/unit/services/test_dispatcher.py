@@ -296,6 +296,25 @@ def test_a_record_whose_frame_is_too_large_is_a_gap_for_those_it_was_for() -> No
     assert one.offsets() == [1]
 
 
+def test_gaps_are_counted_one_a_client_and_are_no_messages() -> None:
+    """Live, alone or in a batch, addressed or not, and read by who is slow."""
+    gw = serve(topic("rooms", Audience.KEY, max_frame_bytes=1024), topic("news", max_frame_bytes=1024))
+    clients = [connected(gw, topics=names) for names in ("rooms/1", "rooms/1,rooms/2", "rooms,news", "rooms/3")]
+    slow = connected(gw, topics="rooms/2")
+    slow.stall()
+    large = {"x": "y" * 2000}
+    publish(gw, "rooms", 1, large, 3, key="1")
+    publish(gw, "rooms", large, key="1")
+    publish(gw, "rooms", 1, large, large, key="2")
+    publish(gw, "rooms", large, key="2")
+    publish(gw, "news", large)
+    slow.drain()
+    told = [m["type"] for client in (*clients, slow) for m in client.take()]
+    assert gw.metrics.messages_sent["GAP"] == told.count("GAP") == 2 + (2 + 3) + (2 + 3 + 1) + 3
+    assert gw.metrics.messages_sent["MESSAGE"] == told.count("MESSAGE") == 2 + 3 + 3 + 1
+    assert gw.metrics.topics["rooms"].gaps == told.count("GAP") - 1 and gw.metrics.topics["news"].gaps == 1
+
+
 def test_a_record_that_is_too_large_while_recovering_is_told_by_recovered() -> None:
     gw = serve(topic("news", max_frame_bytes=1024))
     publish(gw, "news", 1, {"x": "y" * 2000}, 3)
