@@ -17,6 +17,7 @@ from tests.support.rawclient import CLOSE, PING, PONG, TEXT, Frame, RawClient, f
 
 RATE = 1000  # bytes a second of a slow reader
 STEP = 0.1  # seconds between two reads
+DEADLINE = 60.0  # seconds that anything awaited while reading may take
 
 
 class Reader(RawClient):
@@ -30,8 +31,10 @@ class Reader(RawClient):
     def trickle(self, over: Callable[[], object], rate: int = RATE) -> None:
         """Read ``rate`` bytes a second until ``over``. The pace is the clock's, whatever ``over`` takes."""
         started, read = time.monotonic(), 0
+        end = started + DEADLINE
         self.sock.settimeout(STEP)
         while not over():
+            assert time.monotonic() < end, f"not within {DEADLINE} s"
             due = int((time.monotonic() - started) * rate) - read
             if due > 0:
                 try:

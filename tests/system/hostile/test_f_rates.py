@@ -182,12 +182,12 @@ def test_one_may_not_take_all_places(users: int, room: int, crowded: Target) -> 
 
 @pytest.mark.parametrize(
     ("rate", "receive_buffer"),
-    [(0, None), (0, 4096), (1000, None), (1000, 4096)],
-    ids=["F5-reads-nothing", "F5-and-has-no-room", "F6-reads-1-kB-a-second", "F6-and-has-no-room"],
+    [(0, None), (0, 4096), (1000, None), (1000, 4096), (200_000, None)],
+    ids=["F5-reads-nothing", "F5-and-has-no-room", "F6-reads-1-kB-a-second", "F6-and-has-no-room", "F6-reads-200-kB"],
 )
 def test_who_cannot_keep_up_is_cut_when_his_time_is_over(rate: int, receive_buffer: int | None, slow: Target) -> None:
     """At 10 MB a second of records: 4501 after ``slowClient.maxLag`` and not before, and it arrives; the kernel is no
-    queue, the process holds nothing (``guarded``), what did arrive is without a hole, and others have no part in it."""
+    queue, the process holds nothing (``guarded``), what did not arrive is told, and others have no part in it."""
     with reader(slow, topics="firehose", receive_buffer=receive_buffer) as client:
         with Firehose(slow.daemon, "firehose", 400_000, 25):
             since = turned_behind(slow)
@@ -207,7 +207,7 @@ def test_who_cannot_keep_up_is_cut_when_his_time_is_over(rate: int, receive_buff
         assert MAX_LAG - 0.2 <= lasted <= MAX_LAG + LOOKS
         assert max(held[1:]) <= 64 * 1024, "the kernel became the queue"
         assert client.code() == 4501
-        assert contiguous(client.records()) == []
+        assert {gap["reason"] for gap in contiguous(client.records())} <= {"window"}
 
 
 def test_f9_a_connection_that_is_closed_with_a_full_buffer_ends(slow: Target) -> None:
