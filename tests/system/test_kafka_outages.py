@@ -20,6 +20,7 @@ from tests.support.kafkacase import (
     in_kafka,
     position,
     published,
+    read_whole,
     ready,
     refused,
     shown,
@@ -54,6 +55,7 @@ def test_down_at_start(two_ways: TwoWays, tmp_path: Path) -> None:
             assert cpu(daemon) - before < 0.3 * seconds
         daemon.wait_ready()
         until(lambda: set(ready(daemon)[1].values()) == {"ok"}, "all is well")
+        read_whole(two_ways, daemon, topic)
         with Client(daemon, topic) as client, Client(daemon, topic, since=f"{topic}@0:0,1:0") as resumed:
             assert position(client.hello) == {0: 0, 1: 2}
             assert resumed.data(2) == [0, 1]

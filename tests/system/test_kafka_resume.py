@@ -147,14 +147,12 @@ def test_a_restarted_process_that_did_not_read_back_far_enough(two_ways: TwoWays
     """The rest is told as a gap ``window``."""
     topic = two_ways.fresh()
     two_ways.write(topic, numbers(0, 20))
-    kafka = {"warmUp": "0s", "warmUpRecords": 5}
-    with (
-        gateway(tmp_path, two_ways.bootstrap, topic, kafka=kafka) as daemon,
-        Client(daemon, topic, since=f"{topic}@0:7") as client,
-    ):
-        assert client.data(5) == [15, 16, 17, 18, 19]
-        recovered = client.frame("RECOVERED")
-        assert (recovered["count"], gaps(recovered)) == (5, [(0, 7, 15, "window")])
+    with gateway(tmp_path, two_ways.bootstrap, topic, kafka={"warmUp": "0s", "warmUpRecords": 5}) as daemon:
+        read_whole(two_ways, daemon, topic)
+        with Client(daemon, topic, since=f"{topic}@0:7") as client:
+            assert client.data(5) == [15, 16, 17, 18, 19]
+            recovered = client.frame("RECOVERED")
+            assert (recovered["count"], gaps(recovered)) == (5, [(0, 7, 15, "window")])
 
 
 def test_another_process_that_is_slower_or_faster(two_ways: TwoWays, tmp_path: Path) -> None:
