@@ -661,11 +661,14 @@ def test_compression_that_is_off_is_not_agreed(tmp_path_factory: pytest.TempPath
 def test_1_what_the_gateway_sends_is_framed_as_strictly(size: int, client: RawClient, target: Target) -> None:
     """A length in its shortest form, no mask, no reserved bit."""
     target.daemon.publish("news", {"n": -1, "pad": "x" * size})
-    first, told = client.sock.recv(2, socket.MSG_WAITALL)
-    length = told
-    if told >= 126:
-        length = int.from_bytes(client.sock.recv(2 if told == 126 else 8, socket.MSG_WAITALL), "big")
-    assert first == 0x80 | TEXT
-    assert told == (length if length < 126 else 126 if length < 65_536 else 127)
-    assert client.sock.recv(length, socket.MSG_WAITALL).endswith(b"x" * size + b'"}}')
+    head = client.sock.recv(10, socket.MSG_PEEK)
+    got = client.frame()
+    assert got.payload.endswith(b"x" * size + b'"}}')
+    length = len(got.payload)
+    if length < 126:
+        assert head[:2] == bytes([0x80 | TEXT, length])
+    elif length < 65_536:
+        assert head[:4] == bytes([0x80 | TEXT, 126]) + length.to_bytes(2, "big")
+    else:
+        assert head == bytes([0x80 | TEXT, 127]) + length.to_bytes(8, "big")
     lives(client)
