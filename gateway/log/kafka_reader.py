@@ -154,13 +154,14 @@ class KafkaReader:
             if self._news:
                 self._news = False
                 self._look(consumer)
-            began, worked = time.monotonic(), time.thread_time()
+            began = time.monotonic()
             polled = self._poll(consumer)
             if polled:
                 self._hand_over(self._events(consumer, polled))
                 told.update(polled)
             now = time.monotonic()
-            time.sleep(pause(now - began, time.thread_time() - worked, self._kafka.max_pause))
+            if now - began < IDLE:
+                time.sleep(pause(now - began, self._kafka.max_pause))
             if now > upkeep:
                 upkeep = now + UPKEEP
                 self._check_alive(consumer)
@@ -355,10 +356,10 @@ class KafkaReader:
         return Health.OK, f"{len(topic.next)} partitions"
 
 
-def pause(elapsed: float, worked: float, longest: float) -> float:
-    """Seconds between two polls, of which the first took ``elapsed`` and of these worked for ``worked``.
+def pause(elapsed: float, longest: float) -> float:
+    """Seconds to wait behind a poll that took ``elapsed`` and brought something; at most ``longest``.
 
-    A fetch costs the same however few records it brings, so polls begin at least ``longest`` apart; and reading never
-    takes more than half of a core. Whoever waited for a record goes on at once.
+    A fetch costs the same however few records it brings, so polls begin at least ``longest`` apart; as reading takes
+    half of a core at most, the other half is the reactor's, which pushes meanwhile what this one has brought.
     """
-    return max(longest - elapsed, min(worked, longest), 0.0)
+    return max(longest - elapsed, min(elapsed, longest))
