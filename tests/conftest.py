@@ -6,10 +6,15 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.support.kafka import EXTERNAL, Broker, Cluster
 from tests.support.kafka_install import KafkaMissingError
 from tests.support.reactor import ThreadedReactor
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("any-machine", deadline=None)
+settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")
